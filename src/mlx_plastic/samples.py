@@ -1,0 +1,187 @@
+"""What a model learns from and is measured on: messages, samples, tokens with a loss mask, the split."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from mlx_plastic.errors import BadData
+
+Role = Literal["system", "user", "assistant"]
+Part = Literal["train", "valid", "test"]
+ROLES = ("system", "user", "assistant")
+
+
+@dataclass(frozen=True)
+class Message:
+    """One utterance."""
+
+    role: Role
+    content: str
+
+    def as_dict(self) -> dict[str, str]:
+        return {"role": self.role, "content": self.content}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A conversation to learn from, and where it came from.
+
+    key: what the split hashes; samples of one key fall on one side for ever.
+    turns: ids of the turns in the memory log that it was made from (lineage; may be empty).
+    kind: what made it ("chat", "qa", "rehearsal", ...), for counts and reports.
+    """
+
+    messages: tuple[Message, ...]
+    key: str = ""
+    turns: tuple[str, ...] = ()
+    kind: str = "chat"
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "messages": [m.as_dict() for m in self.messages],
+            "key": self.key,
+            "turns": list(self.turns),
+            "kind": self.kind,
+        }
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A sample as tokens.
+
+    tokens: (n,) ids. targets: (n,) True where the token is to be predicted and counts in the loss;
+    targets[0] is never True, since nothing comes before it.
+    """
+
+    tokens: tuple[int, ...]
+    targets: tuple[bool, ...]
+    sample: Sample | None = field(default=None, compare=False)
+
+    @property
+    def supervised(self) -> int:
+        return sum(self.targets)
+
+
+class ChatTokenizer(Protocol):
+    """The part of a Hugging Face tokenizer that we use."""
+
+    def apply_chat_template(self, conversation: Any, **options: Any) -> Any: ...
+
+
+def encode(
+    sample: Sample, tokenizer: ChatTokenizer, *, max_tokens: int, loss_mode: Literal["answer", "all"] = "answer"
+) -> Encoded:
+    """The sample under the base's chat template, with every assistant turn supervised.
+
+    loss_mode "answer" counts what the assistant says, its end-of-turn token included; "all" counts
+    everything but the first token. A sample longer than max_tokens raises BadData.
+    """
+    chat = [m.as_dict() for m in sample.messages]
+    tokens = _ids(tokenizer.apply_chat_template(chat, tokenize=True))
+    if len(tokens) > max_tokens:
+        raise BadData(
+            f"a sample of {len(tokens)} tokens is longer than the window of {max_tokens}",
+            hint="split the conversation, or raise max_tokens",
+        )
+    if loss_mode == "all":
+        return Encoded(tokens, (False, *[True] * (len(tokens) - 1)), sample)
+    targets = [False] * len(tokens)
+    for i, message in enumerate(sample.messages):
+        if message.role == "assistant":
+            start = len(_ids(tokenizer.apply_chat_template(chat[:i], tokenize=True, add_generation_prompt=True)))
+            stop = len(_ids(tokenizer.apply_chat_template(chat[: i + 1], tokenize=True)))
+            targets[start:stop] = [True] * (stop - start)
+    return Encoded(tokens, tuple(targets), sample)
+
+
+def _ids(encoded: Any) -> tuple[int, ...]:
+    """Token ids from whatever this release of transformers answers: a list or a mapping."""
+    return tuple(int(t) for t in (encoded["input_ids"] if hasattr(encoded, "keys") else encoded))
+
+
+def part_of(key: str, *, valid: float = 0.1, test: float = 0.1) -> Part:
+    """Where everything of `key` belongs, the same on every machine and every night.
+
+    valid, test: shares in [0, 1]. A hash decides, so nothing that was trained on is ever tested on.
+    """
+    digest = hashlib.sha256(key.encode("utf-8")).digest()
+    point = int.from_bytes(digest[:8], "big") / 2**64
+    if point < test:
+        return "test"
+    return "valid" if point < test + valid else "train"
+
+
+@dataclass(frozen=True)
+class BadLine:
+    """A line of a JSONL file that could not be used: its number (from 1) and why; never its text."""
+
+    number: int
+    reason: str
+
+
+def parse_messages(value: Any) -> tuple[Message, ...]:
+    """Messages from `{"messages": [{"role": ..., "content": ...}, ...]}`. Raises BadData naming the field."""
+    if not isinstance(value, dict) or not isinstance(value.get("messages"), list):
+        raise BadData("no list 'messages'", hint='each line is {"messages": [{"role": "user", "content": "..."}, ...]}')
+    if not value["messages"]:
+        raise BadData("'messages' is empty")
+    return tuple(_parse_message(i, m) for i, m in enumerate(value["messages"]))
+
+
+def _parse_message(index: int, value: Any) -> Message:
+    if not isinstance(value, dict):
+        raise BadData(f"messages[{index}] is not an object")
+    role, content = value.get("role"), value.get("content")
+    if role not in ROLES:
+        raise BadData(f"messages[{index}].role is not one of {', '.join(ROLES)}")
+    if not isinstance(content, str) or not content.strip():
+        raise BadData(f"messages[{index}].content is not a text")
+    return Message(role, content)
+
+
+def read_chats(path: Path) -> tuple[list[tuple[Message, ...]], list[BadLine]]:
+    """The conversations of a JSONL file, and the lines that hold none. Raises BadData if unreadable."""
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        raise BadData(f"cannot read {path}: {error.strerror}", hint="check the path") from error
+    chats: list[tuple[Message, ...]] = []
+    bad: list[BadLine] = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            chats.append(parse_messages(json.loads(line.decode("utf-8"))))
+        except BadData as error:
+            bad.append(BadLine(number, error.message))
+        except UnicodeDecodeError:
+            bad.append(BadLine(number, "not UTF-8"))
+        except (json.JSONDecodeError, RecursionError):
+            bad.append(BadLine(number, "not JSON"))
+    return chats, bad
+
+
+def to_jsonl(samples: Iterable[Sample]) -> bytes:
+    return "".join(json.dumps(s.as_dict(), ensure_ascii=False) + "\n" for s in samples).encode("utf-8")
+
+
+def from_jsonl(data: bytes) -> list[Sample]:
+    """Samples that `to_jsonl` wrote; our own files, so a broken line raises BadData."""
+    found = []
+    for number, line in enumerate(data.decode("utf-8").splitlines(), 1):
+        try:
+            value = json.loads(line)
+            found.append(Sample(parse_messages(value), value["key"], tuple(value["turns"]), value["kind"]))
+        except (json.JSONDecodeError, KeyError, BadData) as error:
+            raise BadData(f"line {number} is no sample: {type(error).__name__}") from error
+    return found
+
+
+def digest(samples: Sequence[Sample]) -> str:
+    """sha256 over the samples, for manifests."""
+    return hashlib.sha256(to_jsonl(samples)).hexdigest()

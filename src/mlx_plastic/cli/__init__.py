@@ -1,0 +1,1 @@
+"""The `plastic` command: one file per noun, each command parse, one library call, print."""

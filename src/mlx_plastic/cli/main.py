@@ -1,0 +1,157 @@
+"""The `plastic` group: its sub-commands are imported only when they are run."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import importlib
+import logging
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+
+import click
+
+from mlx_plastic import __version__
+from mlx_plastic.errors import PlasticError
+
+if TYPE_CHECKING:
+    from mlx_plastic.home import Home
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+# name: (module, attribute, one-line help); the help is repeated here so that `plastic --help` imports
+# none of them, and a test keeps the two the same
+COMMANDS = {
+    "chat": ("mlx_plastic.cli.chat", "chat", "Talk with the model; every turn is remembered."),
+    "sleep": (
+        "mlx_plastic.cli.sleep",
+        "sleep",
+        "Learn from the days since the last night, if the gate agrees.",
+    ),
+    "rollback": ("mlx_plastic.cli.rollback", "rollback", "Go back to the pack worn before, or to TAG."),
+    "packs": ("mlx_plastic.cli.packs", "packs", "List, inspect and activate what was learned."),
+    "memory": ("mlx_plastic.cli.memory", "memory", "List, import, export and forget what was said."),
+    "eval": ("mlx_plastic.cli.evaluate", "evaluate", "Measure loss and capabilities."),
+    "demo": ("mlx_plastic.cli.demo", "demo", "Live a day, a night and a morning, and check every claim."),
+    "doctor": (
+        "mlx_plastic.cli.doctor",
+        "doctor",
+        "Show the device and the BLAS found, what is slow, and the fix.",
+    ),
+}
+
+# states of the machine, not bugs of ours: they get a message, anything else keeps its traceback
+MACHINE_FAULTS = {
+    errno.ENOSPC: "free some space and run the same command again",
+    errno.EDQUOT: "free some of your quota and run the same command again",
+    errno.EROFS: "choose a folder that can be written, with --home DIR",
+    errno.EACCES: "check who owns that path, or choose another folder with --home DIR",
+    errno.EPERM: "check who owns that path, or choose another folder with --home DIR",
+    errno.EMFILE: "raise the number of open files: ulimit -n 4096",
+    errno.EIO: "the disk failed to read or write: check it before you go on",
+}
+
+
+class Failure(click.ClickException):
+    """What a PlasticError looks like on a terminal; the exit code is 1."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+    def show(self, file: Any = None) -> None:
+        click.echo(f"error: {self.message}", err=True)
+        if self.hint:
+            click.echo(f"hint: {self.hint}", err=True)
+
+
+class LazyGroup(click.Group):
+    """A group that lists COMMANDS without importing them, and turns known errors into Failure."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, attribute, _ = COMMANDS[cmd_name]
+        command = getattr(importlib.import_module(module), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, _, text) in COMMANDS.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except PlasticError as error:
+            raise Failure(error.message, error.hint) from error
+        except KeyboardInterrupt:
+            click.echo(err=True)
+            ctx.exit(130)
+        except OSError as error:
+            if error.errno not in MACHINE_FAULTS:
+                raise  # click itself answers a broken pipe
+            raise Failure(str(error), MACHINE_FAULTS[error.errno]) from error
+
+
+@click.group(
+    cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
+@click.option("--home", metavar="DIR", help="The folder of memory and packs, instead of MLX_PLASTIC_HOME.")
+@click.option("-v", "--verbose", count=True, help="Say more on stderr; twice for every step.")
+@click.version_option(__version__, prog_name="plastic")
+def plastic(home: str | None, verbose: int) -> None:
+    """A base that never changes, and learning that lives in small reversible packs.
+
+    Example: plastic demo
+    """
+    level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("mlx_plastic").setLevel(level)
+
+
+def current_home() -> Home:
+    """The home of this invocation, found and made when first asked for, so that --help makes no folder."""
+    from mlx_plastic.home import Home, find_home
+
+    context = click.get_current_context()
+    if not isinstance(context.obj, Home):
+        root = context.find_root()
+        root.obj = root.obj if isinstance(root.obj, Home) else find_home(root.params.get("home"))
+        context.obj = root.obj
+    found: Home = context.obj
+    return found
+
+
+def pass_home(function: Callable[Concatenate[Home, P], R]) -> Callable[P, R]:
+    """Give a command the Home as its first argument. Stands nearest to the function, below the options."""
+
+    @functools.wraps(function)
+    def with_home(*args: P.args, **kwargs: P.kwargs) -> R:
+        return function(current_home(), *args, **kwargs)
+
+    return with_home
+
+
+def main() -> None:
+    """The console script `plastic`."""
+    plastic(prog_name="plastic")
+
+
+def packs() -> None:
+    """The console script `packs`: `packs [--home DIR] list` is `plastic [--home DIR] packs list`."""
+    given = sys.argv[1:]
+    ahead = _home_arguments(given)
+    plastic([*given[:ahead], "packs", *given[ahead:]], prog_name="plastic")
+
+
+def _home_arguments(given: list[str]) -> int:
+    """How many of the leading arguments belong to --home."""
+    if given and given[0].startswith("--home="):
+        return 1
+    return 2 if given[:1] == ["--home"] else 0

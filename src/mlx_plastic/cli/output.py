@@ -1,0 +1,91 @@
+"""Results on stdout, progress on stderr: what every command prints with."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+PLAIN_EVERY_S = 5.0  # seconds between progress lines where nobody sees a line being rewritten
+
+
+def json_option(function: F) -> F:
+    """The option --json of a command, passed to it as `as_json: bool`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")(function)
+
+
+def print_json(value: Any) -> None:
+    """`value` as readable JSON on stdout. NaN and infinities raise ValueError: JSON has none."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Aligned columns on stdout; numbers to the right. Plain text, so that it can be piped."""
+    cells = [list(columns), *([_cell(value) for value in row] for row in rows)]
+    numeric = [all(_is_number(row[i]) for row in cells[1:]) for i in range(len(columns))]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
+    for row in cells:
+        parts = [c.rjust(w) if n else c.ljust(w) for c, w, n in zip(row, widths, numeric, strict=True)]
+        click.echo("  ".join(parts).rstrip())
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _is_number(text: str) -> bool:
+    return text == "-" or text.lstrip("+-").replace(".", "", 1).replace("e-", "", 1).rstrip("%").isdigit()
+
+
+def note(text: str) -> None:
+    """One line of progress on stderr."""
+    click.echo(text, err=True)
+
+
+@contextmanager
+def progress(label: str) -> Iterator[Callable[..., None]]:
+    """A progress display on stderr. Gives `tick(done, total, detail="")`.
+
+    On a terminal one line that is rewritten; elsewhere a plain line every few seconds and the last one.
+    """
+    line = _Line(label, live=sys.stderr.isatty())
+    try:
+        yield line.tick
+    finally:
+        line.close()
+
+
+class _Line:
+    def __init__(self, label: str, *, live: bool) -> None:
+        self.label = label
+        self.live = live
+        self.last = ""
+        self.shown = ""
+        self.shown_at = 0.0
+
+    def tick(self, done: float, total: float, detail: str = "") -> None:
+        share = 100 * done / total if total else 100.0
+        self.last = f"{self.label} {share:3.0f} %  {detail}".rstrip()
+        every_s = 0.1 if self.live else PLAIN_EVERY_S
+        if time.monotonic() - self.shown_at >= every_s:
+            self._show()
+
+    def _show(self) -> None:
+        if self.last == self.shown:
+            return
+        click.echo(f"\r\x1b[2K{self.last}" if self.live else self.last, nl=not self.live, err=True)
+        self.shown, self.shown_at = self.last, time.monotonic()
+
+    def close(self) -> None:
+        self._show()
+        if self.live and self.shown:
+            click.echo(err=True)

@@ -1,0 +1,42 @@
+"""The only door to MLX: `from mlx_plastic.backend import mx, nn, optim`.
+
+Importing it first puts a fast BLAS in MLX's way (see blas.py); `BLAS` tells what was found.
+"""
+
+from mlx_plastic.backend.blas import Blas, available_cores, load_fast_blas
+
+BLAS = load_fast_blas()  # before the first import of MLX: its calls are bound then
+
+import mlx.core as mx  # noqa: E402
+import mlx.nn as nn  # noqa: E402
+import mlx.optimizers as optim  # noqa: E402
+
+from mlx_plastic.backend.device import (  # noqa: E402
+    Device,
+    available_memory_bytes,
+    compute_dtype,
+    device,
+    is_slow_low_precision,
+    matmul_gflops,
+    peak_memory_mb,
+    reset_peak_memory,
+    seed_everything,
+)
+
+__all__ = [
+    "BLAS",
+    "Blas",
+    "Device",
+    "available_cores",
+    "available_memory_bytes",
+    "compute_dtype",
+    "device",
+    "is_slow_low_precision",
+    "matmul_gflops",
+    "mx",
+    "nn",
+    "optim",
+    "peak_memory_mb",
+    "reset_peak_memory",
+    "seed_everything",
+]

@@ -264,16 +264,17 @@ def _file_of(library: ctypes.CDLL, symbol: str) -> str:
 
 
 def _limit_threads(library: ctypes.CDLL, names: str) -> int:
-    """OpenBLAS's number of threads, brought down to the cores we may use.
+    """OpenBLAS's number of threads, brought down to one less than the cores we may use, at least 1.
 
-    OpenBLAS counts the machine's cores and does not know a container's quota; a thread too many spins
-    where another would work. A number that the user set in the environment stays.
+    Its threads spin while they wait for each other, so one that finds no core stops all: measured with
+    another job on two cores, n = 256, 96 GFLOP/s on one thread and 3 on two; idle, training gained 22 %
+    from the second. One core is left to Python and the rest of the machine. A number that the user set in
+    the environment stays.
     """
     threads = int(getattr(library, names.format("get"))())
     if not any(os.environ.get(f"{name}_NUM_THREADS") for name in ("OPENBLAS", "GOTO", "OMP")):
-        allowed = min(threads, available_cores())
-        getattr(library, names.format("set"))(allowed)
-        return allowed
+        threads = max(1, min(threads, available_cores() - 1))
+        getattr(library, names.format("set"))(threads)
     return threads
 
 

@@ -1,0 +1,352 @@
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from mlx_plastic.errors import BadPack
+from mlx_plastic.packs.format import (
+    DataCard,
+    Factors,
+    Manifest,
+    RunCard,
+    check_lite,
+    check_name,
+    make_manifest,
+    read_manifest,
+    read_pack,
+    tensor_bytes,
+    write_pack,
+)
+
+Q = "model.layers.0.self_attn.q_proj"
+DOWN = "model.layers.1.mlp.down_proj"
+EXPERTS = "model.layers.1.mlp.switch_mlp.up_proj"
+
+
+def some_factors(seed: int = 0, rank: int = 4) -> dict[str, Factors]:
+    random = np.random.default_rng(seed)
+
+    def normal(*shape: int) -> np.ndarray:
+        return random.standard_normal(shape).astype(np.float16)
+
+    return {
+        Q: Factors(normal(rank, 32), normal(24, rank), 8.0),
+        DOWN: Factors(normal(2, 64), normal(32, 2), 0.5),
+        EXPERTS: Factors(normal(3, rank, 32), normal(3, 64, rank), 1.0),
+    }
+
+
+def some_manifest(factors: dict[str, Factors], name: str = "cooking", **changes: Any) -> Manifest:
+    given: dict[str, Any] = {
+        "name": name,
+        "base_id": "nano",
+        "base_fingerprint": "ab" * 32,
+        "training": {"rank": 4, "dropout": 0.0},
+        "data": DataCard("cd" * 32, samples=3, tokens=90, supervised_tokens=30, kinds={"qa": 2, "chat": 1}),
+        "run": RunCard(steps=5, seconds=1.5, tokens_per_s=60.0, peak_memory_mb=12.5),
+        "parents": ("earlier",),
+        "lineage": ("t1", "t2"),
+        "evals": {"nll": 1.25},
+    }
+    return make_manifest(factors, **(given | changes))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    factors = some_factors()
+    return write_pack(tmp_path / "cooking", factors, some_manifest(factors))
+
+
+def test_a_pack_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    factors = some_factors()
+    manifest = some_manifest(factors)
+    pack = read_pack(write_pack(tmp_path / "p", factors, manifest))
+    assert pack.manifest == manifest == read_manifest(tmp_path / "p")
+    assert sorted(pack.factors) == sorted(factors)
+    for path, f in factors.items():
+        assert np.array_equal(pack.factors[path].a, f.a)
+        assert np.array_equal(pack.factors[path].b, f.b)
+        assert pack.factors[path].alpha == f.alpha
+    assert sorted(p.name for p in (tmp_path / "p").iterdir()) == ["manifest.json", "pack.safetensors"]
+
+
+def test_the_tensors_are_named_and_typed_as_promised(folder: Path) -> None:
+    tensors = safetensors.numpy.load((folder / "pack.safetensors").read_bytes())
+    assert {n: (t.shape, t.dtype.name) for n, t in tensors.items() if n.startswith(Q)} == {
+        f"{Q}.lora.A": ((4, 32), "float16"),
+        f"{Q}.lora.B": ((24, 4), "float16"),
+        f"{Q}.lora.alpha": ((), "float32"),
+    }
+    assert tensors[f"{EXPERTS}.lora.A"].shape == (3, 4, 32)
+
+
+def test_the_same_factors_give_the_same_bytes_and_others_do_not() -> None:
+    assert tensor_bytes(some_factors(0)) == tensor_bytes(some_factors(0))
+    assert tensor_bytes(some_factors(0)) != tensor_bytes(some_factors(1))
+
+
+def test_no_reader_of_packs_imports_mlx(folder: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from mlx_plastic.packs import Store, read_pack;"
+        f"read_pack(Path({str(folder)!r}));"
+        "print([m for m in ('mlx', 'mlx.core', 'mlx_lm', 'torch') if m in sys.modules])"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
+
+
+def test_factors_that_no_reader_would_take_are_not_written(tmp_path: Path) -> None:
+    good = some_factors()
+    for path, bad in {
+        "model.x": Factors(np.zeros((2, 4), np.float16), np.zeros((4, 3), np.float16), 1.0),
+        "model.y": Factors(np.full((2, 4), np.nan, np.float16), np.zeros((4, 2), np.float16), 1.0),
+        "../up": Factors(np.zeros((2, 4), np.float16), np.zeros((4, 2), np.float16), 1.0),
+        "model.z": Factors(np.zeros((2, 4), np.float16), np.zeros((4, 2), np.float16), 0.0),
+    }.items():
+        with pytest.raises(ValueError, match=r"model|up"):
+            tensor_bytes({**good, path: bad})
+    with pytest.raises(ValueError, match="not of these factors"):
+        write_pack(tmp_path / "p", good, some_manifest(some_factors(seed=1)))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OSError, match="space"):
+        write_pack(tmp_path / "p", some_factors(), some_manifest(some_factors()))
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- hostile and tampered packs: each is refused with a reason, and none of it reaches a model
+
+
+def header_of(data: bytes) -> tuple[dict[str, Any], bytes]:
+    size = struct.unpack("<Q", data[:8])[0]
+    return json.loads(data[8 : 8 + size]), data[8 + size :]
+
+
+def joined(header: dict[str, Any] | bytes, body: bytes) -> bytes:
+    raw = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(raw)) + raw + body
+
+
+def replace_tensors(folder: Path, data: bytes) -> None:
+    """Swap the tensors and make the manifest agree, so that only the tensors themselves are at fault."""
+    (folder / "pack.safetensors").write_bytes(data)
+    edit(folder, sha256=hashlib.sha256(data).hexdigest())
+    manifest = json.loads((folder / "manifest.json").read_text())
+    edit(folder, sizes={**manifest["sizes"], "tensor_bytes": len(data)})
+
+
+def edit(folder: Path, **changes: Any) -> None:
+    manifest = json.loads((folder / "manifest.json").read_text()) | changes
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def with_header(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
+    def tamper(folder: Path) -> None:
+        header, body = header_of((folder / "pack.safetensors").read_bytes())
+        change(header)
+        replace_tensors(folder, joined(header, body))
+
+    return tamper
+
+
+def with_bytes(change: Callable[[dict[str, Any], bytes], bytes]) -> Callable[[Path], None]:
+    def tamper(folder: Path) -> None:
+        replace_tensors(folder, change(*header_of((folder / "pack.safetensors").read_bytes())))
+
+    return tamper
+
+
+def with_tensors(**tensors: np.ndarray) -> Callable[[Path], None]:
+    def tamper(folder: Path) -> None:
+        named = safetensors.numpy.load((folder / "pack.safetensors").read_bytes())
+        replace_tensors(folder, safetensors.numpy.save(named | {k: v for k, v in tensors.items()}))
+
+    return tamper
+
+
+def with_json(**changes: Any) -> Callable[[Path], None]:
+    return lambda folder: edit(folder, **changes)
+
+
+def half(*shape: int, value: float = 0.1) -> np.ndarray:
+    return np.full(shape, value, np.float16)
+
+
+def swap_offsets(header: dict[str, Any]) -> None:
+    header[f"{Q}.lora.A"]["data_offsets"] = header[f"{Q}.lora.B"]["data_offsets"]
+
+
+def repeat_key(header: dict[str, Any], body: bytes) -> bytes:
+    raw = json.dumps(header).encode()
+    once = json.dumps({f"{Q}.lora.A": header[f"{Q}.lora.A"]}).encode()[1:-1]
+    return joined(raw[:-1] + b", " + once + b"}", body)
+
+
+def link_to(name: str) -> Callable[[Path], None]:
+    def tamper(folder: Path) -> None:
+        elsewhere = folder.parent / f"elsewhere-{name}"
+        (folder / name).rename(elsewhere)
+        (folder / name).symlink_to(elsewhere)
+
+    return tamper
+
+
+def make_pipe(folder: Path) -> None:
+    (folder / "pack.safetensors").unlink()
+    os.mkfifo(folder / "pack.safetensors")
+
+
+def flip_a_bit(folder: Path) -> None:
+    data = bytearray((folder / "pack.safetensors").read_bytes())
+    data[-1] ^= 1
+    (folder / "pack.safetensors").write_bytes(bytes(data))
+
+
+def many(header: dict[str, Any]) -> None:
+    header |= {f"m{i}.lora.A": {"dtype": "F16", "shape": [0], "data_offsets": [0, 0]} for i in range(99_000)}
+
+
+HOSTILE: dict[str, tuple[Callable[[Path], None], str]] = {
+    "one flipped bit": (flip_a_bit, "sha256 differs"),
+    "truncated": (lambda f: replace_tensors(f, (f / "pack.safetensors").read_bytes()[:-10]), "accounts for"),
+    "trailing bytes": (with_bytes(lambda h, b: joined(h, b + b"evil")), "accounts for"),
+    "empty file": (lambda f: replace_tensors(f, b""), "only 0 bytes"),
+    "header beyond the file": (lambda f: replace_tensors(f, b"\xff" * 8 + b"{}"), "claims"),
+    "header of no JSON": (with_bytes(lambda h, b: joined(b"\x80\x04pickle", b)), "not JSON"),
+    "header as a list": (with_bytes(lambda h, b: joined(b"[]", b)), "not a JSON object"),
+    "header nested a thousand deep": (with_bytes(lambda h, b: joined(b"[" * 100_000, b)), "not JSON"),
+    "repeated key": (with_bytes(repeat_key), "repeats the key"),
+    "overlapping tensors": (with_header(swap_offsets), "overlap or hole"),
+    "negative dimension": (with_header(lambda h: h[f"{Q}.lora.A"].update(shape=[-4, -32])), "no readable"),
+    "dimension true": (with_header(lambda h: h[f"{Q}.lora.A"].update(shape=[True, 128])), "no readable"),
+    "offsets backwards": (
+        with_header(lambda h: h[f"{Q}.lora.A"].update(data_offsets=[256, 0])),
+        "bytes, not",
+    ),
+    "shape larger than its bytes": (
+        with_header(lambda h: h[f"{Q}.lora.A"].update(shape=[4, 1 << 40])),
+        "not what its shape",
+    ),
+    "extra key in an entry": (with_header(lambda h: h[f"{Q}.lora.A"].update(pickle="x")), "no readable"),
+    "metadata": (with_header(lambda h: h.update(__metadata__={"x": "y"})), "no readable"),
+    "a hundred thousand tensors": (with_header(many), "more than"),
+    "no tensors": (with_bytes(lambda h, b: joined({}, b"")), "holds no tensor"),
+    "a tensor that is no factor": (
+        with_tensors(**{"model.embed_tokens.weight": half(4, 4)}),
+        "is not <module",
+    ),
+    "a path out of the model": (with_tensors(**{"../../etc.lora.A": half(4, 4)}), "is not <module"),
+    "A without B": (with_tensors(**{"model.x.lora.A": half(4, 4)}), "has no lora.B"),
+    "ranks that differ": (with_tensors(**{f"{Q}.lora.A": half(3, 32)}), "rank 3 in A and 4 in B"),
+    "experts that differ": (with_tensors(**{f"{EXPERTS}.lora.A": half(2, 4, 32)}), "2 experts in A"),
+    "rank zero": (
+        with_tensors(**{f"{Q}.lora.A": half(0, 32), f"{Q}.lora.B": half(24, 0)}),
+        "not \\(rank, in\\)",
+    ),
+    "a vector": (with_tensors(**{f"{Q}.lora.A": half(32)}), "not \\(rank, in\\)"),
+    "float64": (with_tensors(**{f"{Q}.lora.A": np.zeros((4, 32))}), "is F64"),
+    "NaN": (with_tensors(**{f"{Q}.lora.A": half(4, 32, value=np.nan)}), "not finite"),
+    "infinity": (with_tensors(**{f"{Q}.lora.B": half(24, 4, value=np.inf)}), "not finite"),
+    "alpha zero": (with_tensors(**{f"{Q}.lora.alpha": np.array(0, np.float32)}), "not above zero"),
+    "alpha a vector": (with_tensors(**{f"{Q}.lora.alpha": np.ones(2, np.float32)}), "not a scalar"),
+    "a foreign file": (lambda f: (f / "run.py").write_text("evil"), "'run.py' does not belong"),
+    "a folder inside": (lambda f: (f / "more").mkdir(), "'more' does not belong"),
+    "tensors by a link": (link_to("pack.safetensors"), "not a plain file"),
+    "manifest by a link": (link_to("manifest.json"), "not a plain file"),
+    "tensors from a pipe": (make_pipe, "not a plain file"),
+    "no tensors file": (lambda f: (f / "pack.safetensors").unlink(), "pack.safetensors is missing"),
+    "no manifest": (lambda f: (f / "manifest.json").unlink(), "manifest.json is missing"),
+    "manifest of no JSON": (lambda f: (f / "manifest.json").write_text("{"), "manifest.json is not JSON"),
+    "manifest not UTF-8": (lambda f: (f / "manifest.json").write_bytes(b'{"a": "\xff"}'), "not JSON"),
+    "manifest with NaN": (lambda f: (f / "manifest.json").write_text('{"a": NaN}'), "not JSON"),
+    "manifest with 1e999": (lambda f: (f / "manifest.json").write_text('{"a": 1e999}'), "not JSON"),
+    "unknown key": (with_json(chat_template="{{ 'a' * 10**9 }}"), "'chat_template' is unknown"),
+    "format of tomorrow": (with_json(format_version=2), "newer than 1"),
+    "format 0": (with_json(format_version=0), "format_version is 0"),
+    "format true": (with_json(format_version=True), "format_version is not int"),
+    "a name that leads out": (with_json(name="../../etc"), "is no name"),
+    "no fingerprint": (with_json(base_fingerprint=""), "base_fingerprint is not 64"),
+    "another rank map": (with_json(rank_map={Q: 8}), "rank_map is not"),
+    "another alpha map": (with_json(alpha_map={Q: 8.0}), "alpha_map is not"),
+    "other modules": (with_json(target_modules=[Q]), "target_modules are not"),
+    "other sizes": (with_json(sizes={"tensor_bytes": 1, "parameters": 1}), "sizes.parameters"),
+    "a lineage of numbers": (with_json(lineage=[1, 2]), r"lineage\[0\] is not str"),
+    "a storage of tomorrow": (with_json(storage="int4"), "storage is not 'float16'"),
+    "a date of no date": (with_json(created="yesterday"), "created is not"),
+    "negative counts": (
+        with_json(run={"steps": -1, "seconds": 1, "tokens_per_s": 1, "peak_memory_mb": 1}),
+        "steps is negative",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_a_hostile_pack_is_refused(folder: Path, what: str) -> None:
+    read_pack(folder)  # control: it is sound before
+    tamper, reason = HOSTILE[what]
+    tamper(folder)
+    with pytest.raises(BadPack, match=reason):
+        read_pack(folder)
+
+
+def test_every_single_key_of_the_manifest_is_required(folder: Path) -> None:
+    whole = json.loads((folder / "manifest.json").read_text())
+    assert set(whole) == {f.name for f in dataclasses.fields(Manifest)}
+    for key in whole:
+        (folder / "manifest.json").write_text(json.dumps({k: v for k, v in whole.items() if k != key}))
+        with pytest.raises(BadPack, match=f"{key} is missing"):
+            read_pack(folder)
+
+
+def test_all_faults_are_told_at_once(folder: Path) -> None:
+    edit(folder, name=7, surplus=1, lineage="t1", data={"digest": "x"})
+    with pytest.raises(BadPack) as caught:
+        read_pack(folder)
+    for fault in ("name is not str", "'surplus' is unknown", "lineage is not", "data.samples is missing"):
+        assert fault in caught.value.message
+
+
+def test_a_pack_cut_at_any_byte_is_refused(folder: Path) -> None:
+    whole = (folder / "pack.safetensors").read_bytes()
+    for size in range(0, len(whole), 97):
+        (folder / "pack.safetensors").write_bytes(whole[:size])
+        with pytest.raises(BadPack):
+            read_pack(folder)
+
+
+@pytest.mark.parametrize(
+    "name", ["", "..", "../x", "a/b", "A", ".hidden", "base", "state.json", "x" * 65, "a\n"]
+)
+def test_a_name_has_no_way_out_of_the_store(name: str) -> None:
+    with pytest.raises(BadPack, match="no name"):
+        check_name(name)
+    assert check_name("2026-11-19") == "2026-11-19"
+
+
+def test_the_profile_lite_names_everything_beyond_it() -> None:
+    def wide(rank: int, size: int = 32) -> Factors:
+        return Factors(half(rank, size), half(size, rank), 1.0)
+
+    check_lite(some_manifest({Q: wide(8), DOWN: wide(64)}))  # an MLP may have more
+    beyond = {Q: wide(9), Q.replace("q_", "k_"): wide(16), DOWN: wide(512, 6000)}
+    with pytest.raises(BadPack) as caught:
+        check_lite(some_manifest(beyond))
+    for fault in ("q_proj has rank 9", "k_proj has rank 16", "12.3 MB is more than 10 MB"):
+        assert fault in caught.value.message

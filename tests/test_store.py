@@ -1,0 +1,311 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from test_format import some_factors, some_manifest
+
+from mlx_plastic.errors import BadPack, PackNotFound, PlasticError
+from mlx_plastic.home import Home
+from mlx_plastic.packs.store import Store
+
+
+@pytest.fixture
+def store(home: Home) -> Store:
+    return Store(home)
+
+
+def add(store: Store, *names: str, replace: bool = False) -> None:
+    for seed, name in enumerate(names, start=sum(map(ord, names[0]))):
+        factors = some_factors(seed)
+        store.add(factors, some_manifest(factors, name), replace=replace)
+
+
+def bytes_of(store: Store, name: str) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in store.folder(name).iterdir()}
+
+
+def test_an_empty_home_wears_the_bare_base(store: Store) -> None:
+    assert store.active() == ()
+    assert store.entries() == []
+    assert not store.home.packs.exists()  # looking makes no files
+    with pytest.raises(PackNotFound, match="nothing was worn before base"):
+        store.rollback()
+
+
+def test_a_new_pack_is_a_candidate_until_it_is_activated(store: Store) -> None:
+    add(store, "one")
+    assert store.status("one") == "candidate"
+    assert store.active() == ()
+    change = store.activate("one")
+    assert (change.before, change.now, change.name) == ((), ("one",), "one")
+    assert store.status("one") == "active"
+    assert Store(store.home).active() == ("one",)
+
+
+def test_activation_retires_the_pack_before(store: Store) -> None:
+    add(store, "one", "two")
+    store.activate("one")
+    store.activate("two")
+    assert [(e.name, e.status) for e in store.entries()] == [("one", "retired"), ("two", "active")]
+
+
+def test_rollback_walks_back_step_by_step_to_the_bare_base(store: Store) -> None:
+    add(store, "one", "two", "three")
+    before = {}
+    for name in ("one", "two", "three"):
+        store.activate(name)
+        before[name] = bytes_of(store, name)
+    for expected in ("two", "one", "base"):
+        assert store.rollback().name == expected
+        assert store.active() == (() if expected == "base" else (expected,))
+        if expected != "base":
+            assert bytes_of(store, expected) == before[expected]  # bit for bit
+    with pytest.raises(PackNotFound):
+        store.rollback()
+    assert [c.name for c in store.history()] == ["one", "two", "three", "two", "one", "base"]
+
+
+def test_rollback_to_a_tag_and_to_the_base(store: Store) -> None:
+    add(store, "one", "two", "three")
+    for name in ("one", "two", "three"):
+        store.activate(name)
+    assert store.rollback("one").name == "one"
+    assert store.rollback().name == "base"
+    store.activate("three")
+    assert store.rollback("base").now == ()
+    assert store.status("three") == "retired"
+    with pytest.raises(PackNotFound, match="no pack 'thre'") as caught:
+        store.rollback("thre")
+    assert caught.value.hint == "did you mean 'three'?"
+
+
+def test_wearing_what_is_worn_changes_nothing(store: Store) -> None:
+    add(store, "one")
+    store.activate("one")
+    before = store.state_file.read_bytes()
+    store.activate("one")
+    assert store.rollback("one").name == "one"
+    assert store.state_file.read_bytes() == before
+
+
+def test_a_quarantined_pack_is_worn_only_by_force(store: Store) -> None:
+    add(store, "bad")
+    store.quarantine("bad", {"passed": False, "reasons": ["ppl +9 %"]})
+    assert store.status("bad") == "quarantined"
+    assert store.entries()[0].verdict == {"passed": False, "reasons": ["ppl +9 %"]}
+    for wear in (store.activate, store.rollback):
+        with pytest.raises(PlasticError, match="'bad' is quarantined"):
+            wear("bad")
+    assert store.active() == ()
+    store.activate("bad", force=True)
+    assert store.status("bad") == "active"
+
+
+def test_quarantining_the_worn_pack_goes_back_and_never_returns_to_it(store: Store) -> None:
+    add(store, "one", "two", "three")
+    for name in ("one", "two", "one", "three"):
+        store.activate(name)
+    store.quarantine("one", {})
+    assert store.active() == ("three",)
+    assert store.rollback().name == "two"
+    assert store.rollback().name == "base"  # not "one"
+    store.activate("three")
+    store.quarantine("three", {})
+    assert store.active() == ()
+
+
+def test_a_pack_that_was_worn_is_never_replaced(store: Store) -> None:
+    add(store, "one")
+    with pytest.raises(PlasticError, match="already"):
+        add(store, "one")
+    first = bytes_of(store, "one")
+    store.add(some_factors(99), some_manifest(some_factors(99), "one"), replace=True)
+    assert bytes_of(store, "one") != first  # a candidate makes room
+    store.activate("one")
+    store.rollback()
+    with pytest.raises(PlasticError, match="already"):
+        add(store, "one", replace=True)
+
+
+def test_a_replaced_candidate_loses_its_verdict(store: Store) -> None:
+    add(store, "one")
+    store.quarantine("one", {"passed": False})
+    add(store, "one", replace=True)
+    assert store.status("one") == "candidate"
+    assert store.entries()[0].verdict is None
+
+
+def test_another_pack_under_a_worn_name_is_refused(store: Store, tmp_path: Path) -> None:
+    add(store, "one", "two")
+    store.activate("one")
+    store.folder("one").rename(tmp_path / "kept")
+    store.folder("two").rename(store.folder("one"))
+    with pytest.raises(BadPack, match="holds another pack now"):
+        store.read("one")
+
+
+def test_a_damaged_pack_is_not_worn_and_is_listed_with_its_fault(store: Store) -> None:
+    add(store, "one", "two")
+    store.activate("one")
+    (store.folder("two") / "pack.safetensors").write_bytes(b"short")
+    with pytest.raises(BadPack, match="only 5 bytes"):
+        store.activate("two")
+    assert store.active() == ("one",)
+    (store.folder("two") / "manifest.json").write_text("{}")
+    broken = store.entries()[1]
+    assert broken.manifest is None and "name is missing" in broken.fault
+
+
+def test_eval_results_are_added_and_the_tensors_stay(store: Store) -> None:
+    add(store, "one")
+    tensors = bytes_of(store, "one")["pack.safetensors"]
+    store.record("one", {"ppl_delta_pct": 0.5})
+    assert store.read("one").manifest.evals == {"ppl_delta_pct": 0.5}
+    assert bytes_of(store, "one")["pack.safetensors"] == tensors
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"format_version": 9}', '{"format_version": 1, "trail": [["../x"]]}']
+)
+def test_a_state_that_cannot_be_read_is_an_error_not_the_bare_base(store: Store, text: str) -> None:
+    add(store, "one")
+    store.state_file.write_text(text)
+    with pytest.raises(PlasticError, match=r"state\.json|no name"):
+        store.active()
+
+
+# --- crashes: killed, or refused by the disk, at every single write, sync and rename
+
+
+def do_add(store: Store) -> None:
+    store.add(some_factors(7), some_manifest(some_factors(7), "new"))
+
+
+STEPS: dict[str, Callable[[Store], object]] = {
+    "add": do_add,
+    "replace": lambda store: add(store, "spare", replace=True),
+    "activate": lambda store: store.activate("two"),
+    "rollback": lambda store: store.rollback(),
+    "quarantine": lambda store: store.quarantine("one", {"passed": False}),
+    "record": lambda store: store.record("one", {"x": 1}),
+}
+AFTER = {"activate": ("two",), "rollback": (), "quarantine": ()}
+
+
+def prepare(store: Store) -> None:
+    add(store, "one", "two", "spare")
+    store.quarantine("spare", {"passed": False})
+    store.activate("one")
+
+
+def check_whole(store: Store, step: str) -> None:
+    """What must hold after any crash: old or new, every listed pack sound, and the same step works now."""
+    assert store.active() in (("one",), AFTER.get(step, ("one",)))
+    for name in {"one", "two"}:
+        store.read(name)
+    assert all(not entry.fault for entry in store.entries())
+    if step not in ("rollback", "quarantine") or store.active() == ("one",):
+        if step == "add" and "new" in store.names():
+            assert store.read("new").manifest.name == "new"
+        else:
+            STEPS[step](store)
+    assert store.active() == AFTER.get(step, ("one",))
+    do_add(store) if "new" not in store.names() else None
+    assert list(store.home.packs.glob(".*")) == []  # the next add has swept what the crash left
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_disk_that_fails_at_any_call_leaves_the_old_or_the_new(
+    home: Home, tmp_path: Path, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = count_calls(Store(Home(tmp_path / "count")), step, monkeypatch)
+    assert calls >= 2  # control: there is something to fail
+    for fatal in range(calls):
+        store = Store(Home(tmp_path / f"{step}{fatal}"))
+        prepare(store)
+        with monkeypatch.context() as patch, pytest.raises(OSError, match="injected"):
+            fail_at(patch, fatal)
+            STEPS[step](store)
+        check_whole(store, step)
+
+
+def count_calls(store: Store, step: str, monkeypatch: pytest.MonkeyPatch) -> int:
+    prepare(store)
+    with monkeypatch.context() as patch:
+        counter = fail_at(patch, -1)
+        STEPS[step](store)
+    return len(counter)
+
+
+def fail_at(patch: pytest.MonkeyPatch, fatal: int, kill: bool = False) -> list[str]:
+    """Make the call number `fatal` among all syncs and renames fail, or kill the process."""
+    counter: list[str] = []
+
+    def watched(name: str) -> Callable[..., object]:
+        real = getattr(os, name)
+
+        def call(*arguments: object, **options: object) -> object:
+            counter.append(name)
+            if len(counter) - 1 == fatal:
+                if kill:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                raise OSError(5, "injected")
+            return real(*arguments, **options)
+
+        return call
+
+    for name in ("fsync", "replace"):
+        patch.setattr(os, name, watched(name))
+    return counter
+
+
+FORKS = """
+import os, sys; sys.path.insert(0, sys.argv[1])
+import pytest
+from pathlib import Path
+from mlx_plastic.home import Home
+from test_store import STEPS, Store, fail_at
+for home in sys.argv[2:]:
+    step, fatal = Path(home).name.split("-")
+    child = os.fork()
+    if child == 0:
+        fail_at(pytest.MonkeyPatch(), int(fatal), kill=True)
+        STEPS[step](Store(Home(Path(home))))
+        os._exit(0)
+    print(home, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_kill_9_at_any_sync_or_rename_leaves_the_old_or_the_new(tmp_path: Path) -> None:
+    homes = [tmp_path / f"{step}-{fatal}" for step in STEPS for fatal in (0, 1, 2, 3, 5)]
+    for home in homes:
+        prepare(Store(Home(home)))
+    command = [sys.executable, "-c", FORKS, str(Path(__file__).parent), *map(str, homes)]
+    ended = dict(line.rsplit(" ", 1) for line in subprocess.check_output(command, text=True).splitlines())
+    killed = [home for home in homes if ended[str(home)] == str(-signal.SIGKILL)]
+    assert {home.name.split("-")[0] for home in killed} == set(STEPS)  # control: each was killed somewhere
+    assert all(ended[str(home)] == "0" for home in homes if home not in killed)
+    for home in killed:
+        check_whole(Store(Home(home)), home.name.split("-")[0])
+
+
+def test_a_crash_between_folder_and_state_leaves_a_candidate(store: Store) -> None:
+    add(store, "one")
+    state = store.state_file
+    assert not state.exists()  # a candidate needs no line in it
+    assert [(e.name, e.status) for e in store.entries()] == [("one", "candidate")]
+
+
+def test_the_state_is_json_a_person_can_read(store: Store) -> None:
+    add(store, "one")
+    store.activate("one")
+    value = json.loads(store.state_file.read_text())
+    assert value["trail"] == [[], ["one"]]
+    assert value["history"][0]["action"] == "activate"

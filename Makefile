@@ -1,0 +1,43 @@
+# Each target alone, from a bare checkout, makes what it needs. GNU make 3.81 (macOS) is enough.
+SHELL := /bin/bash
+BIN := .venv/bin
+MADE := .venv/made
+FIND_PYTHON = for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+  $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && command -v $$p && break; done
+
+.PHONY: demo test check env lint nano clean
+
+demo: env  ## a day, a night and a morning, with numbers
+	$(BIN)/plastic demo
+
+test: lint  ## what CI runs
+	$(BIN)/pytest -n auto --dist loadfile
+
+check: test
+
+lint: env
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+env: $(MADE)  ## the environment in .venv, remade when pyproject.toml changes
+
+$(MADE): pyproject.toml
+	@if ! $(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	  rm -rf .venv; \
+	  if command -v uv >/dev/null; then uv venv --quiet --python '>=3.11' .venv; \
+	  else python=$$($(FIND_PYTHON)); \
+	    if [ -z "$$python" ]; then echo 'Python 3.11 or newer is needed, or uv (https://docs.astral.sh/uv)'; exit 1; fi; \
+	    "$$python" -m venv .venv || { echo 'venv is missing: sudo apt install python3-venv, or install uv'; exit 1; }; \
+	  fi; fi
+	@if command -v uv >/dev/null; then uv pip install --quiet --python $(BIN)/python -e '.[dev]'; \
+	else $(BIN)/python -m pip install --quiet -e '.[dev]'; fi
+	@touch $(MADE)
+
+nano: env  ## train the built-in base again (hours; needs torch)
+	if command -v uv >/dev/null; then uv pip install --quiet --python $(BIN)/python -e '.[nano]'; \
+	else $(BIN)/python -m pip install --quiet -e '.[nano]'; fi
+	$(BIN)/python scripts/train_nano.py
+
+clean:
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache

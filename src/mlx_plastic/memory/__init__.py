@@ -1,0 +1,20 @@
+"""What was said, and what may be done with it. One door: Memory."""
+
+from mlx_plastic.memory.jsonl import ExportReport, ImportProgress, ImportReport
+from mlx_plastic.memory.log import Memory
+from mlx_plastic.memory.records import AuditRecord, Conversation, Exchange, Forgotten, Stats, Turn
+from mlx_plastic.memory.tags import TAGS
+
+__all__ = [
+    "TAGS",
+    "AuditRecord",
+    "Conversation",
+    "Exchange",
+    "ExportReport",
+    "Forgotten",
+    "ImportProgress",
+    "ImportReport",
+    "Memory",
+    "Stats",
+    "Turn",
+]

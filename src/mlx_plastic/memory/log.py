@@ -1,0 +1,407 @@
+"""Every turn, in the order it was said, on the disk before anything else happens to it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from mlx_plastic.errors import Busy, MemoryFault
+from mlx_plastic.home import Home
+from mlx_plastic.memory import database, jsonl
+from mlx_plastic.memory.records import (
+    AuditRecord,
+    Conversation,
+    Exchange,
+    Forgotten,
+    Origin,
+    Stats,
+    Turn,
+    exchanges,
+    iso,
+    parse_time,
+)
+from mlx_plastic.memory.tags import UNTAUGHT, known, tags_in
+from mlx_plastic.samples import ROLES, Role
+
+log = logging.getLogger(__name__)
+
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # in ASCII order, without look-alikes: ids sort by time
+_PAIRS = [a + b for a in _ALPHABET for b in _ALPHABET]  # ten bits each
+
+
+class Memory:
+    """The log of one home. Safe to share between threads; other processes may use the same home.
+
+    home: None keeps everything in RAM and nothing on disk (a private session).
+    Opening raises MemoryFault for a log that is damaged, foreign or of a newer format.
+    """
+
+    def __init__(self, home: Home | None) -> None:
+        self.path: Path | None = home.memory_db if home else None
+        self._lock = threading.RLock()
+        self._clock_us = 0
+        self._db = database.connect(self.path)
+
+    def close(self) -> None:
+        with self._lock:
+            self._db.close()
+
+    def __enter__(self) -> Memory:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # -- writing
+
+    def new_conversation(self) -> str:
+        """An id for a conversation; it is in the log from its first turn on."""
+        return self._id("c")
+
+    def new_turn(self) -> str:
+        return self._id("t")
+
+    def remember(
+        self,
+        conversation: str,
+        role: Role,
+        content: str,
+        *,
+        origin: Origin = "chat",
+        worn: Sequence[str] = (),
+        tags: Iterable[str] = (),
+        interrupted: bool = False,
+    ) -> Turn:
+        """Append a turn; when this returns it is on the disk. Tags written in the text count too.
+
+        Characters that are no Unicode text (half a surrogate pair) become "?".
+        Raises ValueError for an unknown role or a blank content, MemoryFault if it cannot be kept.
+        """
+        if role not in ROLES or not content.strip():
+            raise ValueError(f"a turn needs a role of {ROLES} and a text")
+        content = content.encode("utf-8", "replace").decode("utf-8")
+        tags = known(tags) | tags_in(content)
+        with self.writing():
+            said = (self.new_turn(), conversation, role, content, self._now(), origin)
+            turn = Turn(*said, tuple(worn), tags, interrupted)
+            self.insert([turn])
+        return turn
+
+    def insert(self, turns: Sequence[Turn]) -> None:
+        """Append turns and, where new, their conversations. For the import, inside `writing`."""
+        self._db.executemany(
+            "INSERT OR IGNORE INTO conversations (id, origin, created_at) VALUES (?, ?, ?)",
+            {t.conversation: (t.conversation, t.origin, iso(t.created_at)) for t in reversed(turns)}.values(),
+        )
+        self._db.executemany(
+            "INSERT INTO turns (id, conversation, role, content, created_at, origin, worn, interrupted)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            [
+                (t.id, t.conversation, t.role, t.content, iso(t.created_at), t.origin, worn, t.interrupted)
+                for t, worn in ((t, json.dumps(t.worn)) for t in turns)
+            ],
+        )
+        self._db.executemany("INSERT INTO tags VALUES (?, ?)", [(t.id, tag) for t in turns for tag in t.tags])
+
+    def undo(self, conversation: str) -> tuple[Turn, ...]:
+        """Take back the last user turn and what followed it; () if there is none.
+
+        Nothing uses an undone turn any more, but its text stays until it is forgotten.
+        """
+        with self.writing():
+            turns = self.turns(conversation=conversation)
+            asked = [i for i, t in enumerate(turns) if t.role == "user"]
+            taken = tuple(turns[asked[-1] :]) if asked else ()
+            self._db.executemany("UPDATE turns SET undone = 1 WHERE id = ?", [(t.id,) for t in taken])
+            self.note("undo", turns=[t.id for t in taken])
+        return taken
+
+    def tag(self, turns: Iterable[str], tag: str, *, remove: bool = False) -> int:
+        """Put a tag on turns, or take it off; how many turns that changed.
+
+        turns: as for `pick`. Raises BadData for an unknown tag.
+        """
+        known([tag])
+        ids = [t.id for t in self.pick(turns)]
+        add, drop = "INSERT OR IGNORE INTO tags VALUES (?, ?)", "DELETE FROM tags WHERE turn = ? AND tag = ?"
+        with self.writing():
+            changed = [i for i in ids if self._db.execute(drop if remove else add, (i, tag)).rowcount > 0]
+            self.note("untag" if remove else "tag", kind=tag, turns=changed)
+        return len(changed)
+
+    def forget(self, turns: Iterable[str]) -> Forgotten:
+        """Delete turns so that no file of the log holds their text; only ids and counts stay.
+
+        turns: ids. Ones forgotten earlier are passed over, so that a forget can be repeated.
+        Raises MemoryFault for an id that never was, Busy if another process keeps old pages in use.
+        """
+        wanted = set(turns)
+        with self.writing():
+            here = dict(self.run("SELECT id, conversation FROM turns"))
+            gone = {i for (i,) in self.run("SELECT turn FROM audit WHERE action = 'forget'")}
+            if unknown := sorted(wanted - here.keys() - gone):
+                raise MemoryFault(f"no such turn: {', '.join(unknown)}", hint="see plastic memory list")
+            ids = sorted(wanted & here.keys())
+            nights = self.nights(ids)
+            for turn in ids:
+                self.run("UPDATE conversations SET forgotten = forgotten + 1 WHERE id = ?", [here[turn]])
+                self.run("DELETE FROM turns WHERE id = ?", [turn])
+            self.note("forget", turns=ids)
+        self._wipe()
+        log.info("forgot %d turns; %d nights had learned from them", len(ids), len(nights))
+        return Forgotten(tuple(ids), len({here[i] for i in ids}), nights)
+
+    def learned(self, turns: Iterable[str], night: str) -> None:
+        """A night that passed has learned from these turns."""
+        with self.writing():
+            self._db.executemany("INSERT OR IGNORE INTO learned VALUES (?, ?)", [(t, night) for t in turns])
+
+    def unlearn(self, night: str) -> int:
+        """The night is taken back: its turns wait again. How many it had learned from."""
+        with self.writing():
+            return self._db.execute("DELETE FROM learned WHERE night = ?", (night,)).rowcount
+
+    # -- reading
+
+    def turns(
+        self,
+        since: str | datetime | None = None,
+        until: str | datetime | None = None,
+        *,
+        conversation: str | None = None,
+        undone: bool = False,
+    ) -> list[Turn]:
+        """Turns in the order they were logged, undone ones only on request.
+
+        since, until: a turn id (itself not included by since, included by until) or a time (both included).
+        """
+        where = [
+            "1" if undone else "NOT undone",
+            "1" if conversation is None else "conversation = :conversation",
+            _bound("since", since),
+            _bound("until", until),
+        ]
+        values = {"conversation": conversation, "since": _value(since), "until": _value(until)}
+        return self._select(" AND ".join(where), values)
+
+    def pick(self, refs: Iterable[str]) -> list[Turn]:
+        """The turns meant by ids of turns or of conversations, or by the unique beginning or end of one.
+
+        Undone turns included. Raises MemoryFault for a reference that means nothing, or several things.
+        """
+        found: dict[str, Turn] = {}
+        for ref in refs:
+            found |= {t.id: t for t in self._picked(ref)}
+        return sorted(found.values(), key=lambda t: t.id)
+
+    def conversations(self) -> list[Conversation]:
+        """All conversations that still have turns, the oldest first."""
+        rows = self.run(
+            "SELECT c.id, c.origin, c.created_at, MAX(t.created_at), COUNT(t.id),"
+            " (SELECT content FROM turns u WHERE u.conversation = c.id AND u.role = 'user' AND NOT u.undone"
+            "  ORDER BY seq LIMIT 1)"
+            " FROM conversations c JOIN turns t ON t.conversation = c.id AND NOT t.undone"
+            " GROUP BY c.id ORDER BY MIN(t.seq)"
+        )
+        return [
+            Conversation(name, origin, parse_time(at), parse_time(last), turns, opening or "")
+            for name, origin, at, last, turns, opening in rows
+        ]
+
+    def lessons(self, since: str | datetime | None = None) -> list[Exchange]:
+        """Every conversation with a user turn that may be learned from, whole; learned or not.
+
+        since: only conversations with such a turn after this turn id, or at or after this time.
+        """
+        recent = None if since is None else {t.id for t in self.turns(since)}
+        return self._exchanges(lambda turn, new: recent is None or turn.id in recent)
+
+    def unlearned(self) -> list[Exchange]:
+        """The lessons with a user turn that no passed night has learned from."""
+        return self._exchanges(lambda turn, new: new)
+
+    def nights(self, turns: Iterable[str]) -> tuple[str, ...]:
+        """The passed nights that learned from any of these turns."""
+        wanted = set(turns)
+        rows = self.run("SELECT turn, night FROM learned")
+        return tuple(sorted({night for turn, night in rows if turn in wanted}))
+
+    def stats(self) -> Stats:
+        with self._lock, database.plainly(self._where):
+
+            def counts(sql: str) -> dict[str, int]:
+                return dict(self._db.execute(sql).fetchall())
+
+            by_state = counts("SELECT undone, COUNT(*) FROM turns GROUP BY undone")
+            conversations, interrupted, oldest, newest = self._db.execute(
+                "SELECT COUNT(DISTINCT conversation), TOTAL(interrupted), MIN(created_at), MAX(created_at)"
+                " FROM turns WHERE NOT undone"
+            ).fetchone()
+            (forgotten,) = self._db.execute("SELECT TOTAL(forgotten) FROM conversations").fetchone()
+            return Stats(
+                conversations=conversations,
+                turns=sum(n for undone, n in by_state.items() if not undone),
+                by_role=counts("SELECT role, COUNT(*) FROM turns WHERE NOT undone GROUP BY role"),
+                by_origin=counts("SELECT origin, COUNT(*) FROM turns WHERE NOT undone GROUP BY origin"),
+                by_tag=counts(
+                    "SELECT tag, COUNT(*) FROM tags JOIN turns ON id = turn WHERE NOT undone GROUP BY tag"
+                ),
+                undone=sum(n for undone, n in by_state.items() if undone),
+                interrupted=int(interrupted),
+                forgotten=int(forgotten),
+                waiting=sum(t.role == "user" for e in self.unlearned() for t in e.turns if t.id in e.new),
+                oldest=parse_time(oldest) if oldest else None,
+                newest=parse_time(newest) if newest else None,
+                size_bytes=sum(file.stat().st_size for file in self.files()),
+            )
+
+    def audit(self) -> list[AuditRecord]:
+        rows = self.run("SELECT at, action, kind, turn, count FROM audit ORDER BY seq")
+        return [AuditRecord(parse_time(at), *rest) for at, *rest in rows]
+
+    def files(self) -> list[Path]:
+        """The files that hold the log: the database and, while it is open, its journal and index."""
+        if self.path is None:
+            return []
+        beside = (self.path.with_name(self.path.name + suffix) for suffix in ("", "-wal", "-shm"))
+        return [file for file in beside if file.exists()]
+
+    # -- in and out
+
+    def import_jsonl(
+        self,
+        path: Path,
+        *,
+        dry_run: bool = False,
+        on_progress: Callable[[jsonl.ImportProgress], None] | None = None,
+    ) -> jsonl.ImportReport:
+        """See `jsonl.import_jsonl`."""
+        return jsonl.import_jsonl(self, path, dry_run=dry_run, on_progress=on_progress)
+
+    def export_jsonl(self, path: Path) -> jsonl.ExportReport:
+        """See `jsonl.export_jsonl`."""
+        return jsonl.export_jsonl(self, path)
+
+    # -- for this room
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """One transaction: on the disk when it ends, as if never begun when it fails."""
+        with self._lock, database.plainly(self._where):
+            if self._db.in_transaction:  # a caller of ours has begun it
+                yield
+                return
+            with database.transaction(self._db):
+                yield
+
+    def run(self, sql: str, values: Sequence[object] | Mapping[str, object] = ()) -> list[tuple[Any, ...]]:
+        """All rows at once: a cursor left open would keep another process's forget from finishing."""
+        with self._lock, database.plainly(self._where):
+            return self._db.execute(sql, values).fetchall()
+
+    def note(
+        self, action: str, *, kind: str = "", turns: Iterable[str] = (), count: int | None = None
+    ) -> None:
+        """Audit records: one per turn, or one with a count. Inside `writing`."""
+        at = iso(self._now())
+        rows = [(at, action, kind, t, 1) for t in turns] if count is None else [(at, action, kind, "", count)]
+        self._db.executemany("INSERT INTO audit (at, action, kind, turn, count) VALUES (?, ?, ?, ?, ?)", rows)
+
+    @property
+    def _where(self) -> str:
+        return str(self.path or "in RAM")
+
+    def _wipe(self) -> None:
+        """Leave no deleted byte: rewrite the database without gaps, then empty its journal."""
+        try:
+            self.run("VACUUM")
+            wiped = self.run("PRAGMA wal_checkpoint(TRUNCATE)")[0][0] == 0
+        except Busy:
+            wiped = False
+        if not wiped:
+            raise Busy(
+                f"the turns are deleted, but another process still uses old pages of {self._where}",
+                hint="end the programs that use this home, then forget the same turns again",
+            )
+
+    def _exchanges(self, counts: Callable[[Turn, bool], bool]) -> list[Exchange]:
+        """Conversations with at least one user turn for which counts(turn, it is new)."""
+        learned = {turn for (turn,) in self.run("SELECT DISTINCT turn FROM learned")}
+        by_conversation: dict[str, list[Turn]] = {}
+        for turn in self.turns():
+            by_conversation.setdefault(turn.conversation, []).append(turn)
+        found = []
+        for conversation, said in by_conversation.items():
+            groups = [g for g in exchanges(said) if not any(t.tags & UNTAUGHT for t in g)]
+            turns = tuple(t for group in groups for t in group)
+            new = frozenset(t.id for t in turns if t.id not in learned)
+            if any(t.role == "user" and counts(t, t.id in new) for t in turns):
+                found.append(Exchange(conversation, turns[0].origin, turns, new))
+        return found
+
+    def _picked(self, ref: str) -> list[Turn]:
+        if turns := self._select("id = :ref OR conversation = :ref", {"ref": ref}):
+            return turns
+        like = ref.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+        names = self.run(
+            "SELECT id FROM turns WHERE id LIKE ? || '%' ESCAPE '\\' OR id LIKE '%' || ? ESCAPE '\\' UNION"
+            " SELECT DISTINCT conversation FROM turns"
+            " WHERE conversation LIKE ? || '%' ESCAPE '\\' OR conversation LIKE '%' || ? ESCAPE '\\' LIMIT 4",
+            [like] * 4,
+        )
+        if len(names) != 1 or not ref:
+            several = f"{ref!r} may mean {', '.join(n for (n,) in names)}"
+            raise MemoryFault(
+                several if names else f"no turn or conversation {ref!r}",
+                hint="give more of the id: plastic memory list shows them",
+            )
+        return self._select("id = :ref OR conversation = :ref", {"ref": names[0][0]})
+
+    def _select(self, where: str, values: Mapping[str, str | None]) -> list[Turn]:
+        rows = self.run(
+            "SELECT id, conversation, role, content, created_at, origin, worn, interrupted, undone,"
+            f" (SELECT group_concat(tag) FROM tags WHERE turn = id) FROM turns WHERE {where} ORDER BY seq",
+            values,
+        )
+        return [
+            Turn(
+                *(i, c, role, text, parse_time(at), origin),
+                worn=tuple(json.loads(worn)),
+                tags=frozenset(tags.split(",")) if tags else frozenset(),
+                interrupted=bool(interrupted),
+                undone=bool(undone),
+            )
+            for i, c, role, text, at, origin, worn, interrupted, undone, tags in rows
+        ]
+
+    def _now(self) -> datetime:
+        return datetime.now(UTC)
+
+    def _id(self, kind: str) -> str:
+        """kind, 12 characters of time in microseconds (never the same twice in one process), 8 of chance."""
+        with self._lock:
+            self._clock_us = max(time.time_ns() // 1000, self._clock_us + 1)
+            number = self._clock_us << 40 | secrets.randbits(40)
+        return kind + "".join(_PAIRS[number >> bits & 1023] for bits in range(90, -1, -10))
+
+
+def _bound(name: str, value: str | datetime | None) -> str:
+    if value is None:
+        return "1"
+    if isinstance(value, datetime):
+        return f"created_at {'>=' if name == 'since' else '<='} :{name}"
+    here = f"(SELECT seq FROM turns WHERE id = :{name})"
+    near = f"(SELECT MAX(seq) FROM turns WHERE id < :{name})"  # a forgotten turn's place, by its id alone
+    return f"seq {'>' if name == 'since' else '<='} COALESCE({here}, {near}, 0)"
+
+
+def _value(bound: str | datetime | None) -> str | None:
+    return iso(bound) if isinstance(bound, datetime) else bound

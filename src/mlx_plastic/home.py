@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import difflib
+import errno
 import json
 import os
 import sys
+import threading
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import platformdirs
 from filelock import FileLock, Timeout
@@ -98,6 +100,9 @@ def from_mapping(kind: type[T], given: Mapping[str, Any], *, where: str) -> T:
         wanted = hints[key]
         if wanted is float and type(value) is int:
             continue
+        if get_origin(wanted) is Literal and value not in get_args(wanted):
+            choices = ", ".join(map(repr, get_args(wanted)))
+            raise BadConfig(f"{where}: {key} is {value!r}", hint=f"use one of {choices}")
         if isinstance(wanted, type) and (type(value) is not wanted):
             raise BadConfig(
                 f"{where}: {key} is {value!r}, not of type {wanted.__name__}",
@@ -111,8 +116,12 @@ def _read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         return {}
+    except OSError as error:
+        raise BadConfig(f"cannot read {path}: {error.strerror}", hint="check who owns it") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BadConfig(f"{path} is not TOML: {error}", hint="mend that line or move the file away") from error
+        raise BadConfig(
+            f"{path} is not TOML: {error}", hint="mend that line or move the file away"
+        ) from error
 
 
 def sync(descriptor: int) -> None:
@@ -137,7 +146,7 @@ def sync_folder(folder: Path) -> None:
 def write_atomic(path: Path, data: bytes) -> None:
     """Write beside, fsync, rename: a crash or a full disk leaves the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    beside = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.part")
     try:
         with open(beside, "wb") as file:
             file.write(data)
@@ -157,12 +166,20 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def append_line(path: Path, value: Any) -> None:
-    """One JSON object more at the end of a JSONL file, in one write, synced."""
+    """One JSON object more at the end of a JSONL file, whole and synced, or not at all.
+
+    What a crash left of an earlier line stays a bad line of its own. Raises OSError if the disk is full.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     line = (json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8")
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
     try:
-        os.write(descriptor, line)
+        end = os.fstat(descriptor).st_size
+        if end and os.pread(descriptor, 1, end - 1) != b"\n":
+            line = b"\n" + line
+        if os.write(descriptor, line) < len(line):
+            os.ftruncate(descriptor, end)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         sync(descriptor)
     finally:
         os.close(descriptor)

@@ -74,15 +74,19 @@ class ChatTokenizer(Protocol):
 
 
 def encode(
-    sample: Sample, tokenizer: ChatTokenizer, *, max_tokens: int, loss_mode: Literal["answer", "all"] = "answer"
+    sample: Sample,
+    tokenizer: ChatTokenizer,
+    *,
+    max_tokens: int,
+    loss_mode: Literal["answer", "all"] = "answer",
 ) -> Encoded:
     """The sample under the base's chat template, with every assistant turn supervised.
 
     loss_mode "answer" counts what the assistant says, its end-of-turn token included; "all" counts
-    everything but the first token. A sample longer than max_tokens raises BadData.
+    everything but the first token. Raises BadData for a sample longer than max_tokens, for one that the
+    template refuses, and where an answer's place cannot be told: the mask would then be wrong.
     """
-    chat = [m.as_dict() for m in sample.messages]
-    tokens = _ids(tokenizer.apply_chat_template(chat, tokenize=True))
+    tokens = _render(sample.messages, tokenizer)
     if len(tokens) > max_tokens:
         raise BadData(
             f"a sample of {len(tokens)} tokens is longer than the window of {max_tokens}",
@@ -93,10 +97,49 @@ def encode(
     targets = [False] * len(tokens)
     for i, message in enumerate(sample.messages):
         if message.role == "assistant":
-            start = len(_ids(tokenizer.apply_chat_template(chat[:i], tokenize=True, add_generation_prompt=True)))
-            stop = len(_ids(tokenizer.apply_chat_template(chat[: i + 1], tokenize=True)))
+            start, stop = _answer(i, sample.messages, tokens, tokenizer)
             targets[start:stop] = [True] * (stop - start)
     return Encoded(tokens, tuple(targets), sample)
+
+
+def _answer(
+    i: int, messages: Sequence[Message], tokens: tuple[int, ...], tokenizer: ChatTokenizer
+) -> tuple[int, int]:
+    """Where message i lies in `tokens`: behind the prompt that asks for it, up to where it ends as the last.
+
+    Some templates render an answer otherwise once more is said (they drop its thoughts), or open it
+    otherwise when they ask for it; then neither end can be told.
+    """
+    prompt = _render(messages[:i], tokenizer, add_generation_prompt=True)
+    through = _render(messages[: i + 1], tokenizer)
+    if not (0 < len(prompt) < len(through) and through[: len(prompt)] == prompt):
+        raise BadData(
+            f"the chat template does not render message {i} behind the prompt that asks for it",
+            hint='train with loss_mode "all", or mend the template of this base',
+        )
+    if tokens[: len(through)] != through:
+        raise BadData(
+            f"the chat template renders message {i} otherwise once more is said",
+            hint="split the conversation, so that each answer ends a sample",
+        )
+    return len(prompt), len(through)
+
+
+def _render(messages: Sequence[Message], tokenizer: ChatTokenizer, **options: Any) -> tuple[int, ...]:
+    from jinja2 import TemplateError
+
+    try:
+        chat = [m.as_dict() for m in messages]
+        tokens = _ids(tokenizer.apply_chat_template(chat, tokenize=True, **options))
+    except (TemplateError, ValueError) as error:
+        roles = ", ".join(m.role for m in messages) or "nothing"
+        raise BadData(
+            f"the base's chat template refuses a conversation of {roles}: {type(error).__name__}",
+            hint="most want a user first, then turns in alternation; a base without a template cannot chat",
+        ) from error
+    if not tokens:
+        raise BadData("the base's chat template renders a conversation as nothing")
+    return tokens
 
 
 def _ids(encoded: Any) -> tuple[int, ...]:
@@ -127,7 +170,9 @@ class BadLine:
 def parse_messages(value: Any) -> tuple[Message, ...]:
     """Messages from `{"messages": [{"role": ..., "content": ...}, ...]}`. Raises BadData naming the field."""
     if not isinstance(value, dict) or not isinstance(value.get("messages"), list):
-        raise BadData("no list 'messages'", hint='each line is {"messages": [{"role": "user", "content": "..."}, ...]}')
+        raise BadData(
+            "no list 'messages'", hint='each line is {"messages": [{"role": "user", "content": "..."}, ...]}'
+        )
     if not value["messages"]:
         raise BadData("'messages' is empty")
     return tuple(_parse_message(i, m) for i, m in enumerate(value["messages"]))
@@ -141,6 +186,8 @@ def _parse_message(index: int, value: Any) -> Message:
         raise BadData(f"messages[{index}].role is not one of {', '.join(ROLES)}")
     if not isinstance(content, str) or not content.strip():
         raise BadData(f"messages[{index}].content is not a text")
+    if any("\ud800" <= c <= "\udfff" for c in content):  # half a character: it can be neither kept nor shown
+        raise BadData(f"messages[{index}].content is not valid Unicode")
     return Message(role, content)
 
 
@@ -156,12 +203,12 @@ def read_chats(path: Path) -> tuple[list[tuple[Message, ...]], list[BadLine]]:
         if not line.strip():
             continue
         try:
-            chats.append(parse_messages(json.loads(line.decode("utf-8"))))
+            chats.append(parse_messages(json.loads(line.decode("utf-8-sig"))))
         except BadData as error:
             bad.append(BadLine(number, error.message))
         except UnicodeDecodeError:
             bad.append(BadLine(number, "not UTF-8"))
-        except (json.JSONDecodeError, RecursionError):
+        except (ValueError, RecursionError):  # also a number too long to be one
             bad.append(BadLine(number, "not JSON"))
     return chats, bad
 
@@ -173,7 +220,7 @@ def to_jsonl(samples: Iterable[Sample]) -> bytes:
 def from_jsonl(data: bytes) -> list[Sample]:
     """Samples that `to_jsonl` wrote; our own files, so a broken line raises BadData."""
     found = []
-    for number, line in enumerate(data.decode("utf-8").splitlines(), 1):
+    for number, line in enumerate(data.splitlines(), 1):  # bytes: in a text U+2028 would end a line
         try:
             value = json.loads(line)
             found.append(Sample(parse_messages(value), value["key"], tuple(value["turns"]), value["kind"]))

@@ -10,6 +10,7 @@ BLAS = load_fast_blas()  # before the first import of MLX: its calls are bound t
 import mlx.core as mx  # noqa: E402
 import mlx.nn as nn  # noqa: E402
 import mlx.optimizers as optim  # noqa: E402
+from mlx.utils import tree_flatten, tree_map, tree_unflatten  # noqa: E402
 
 from mlx_plastic.backend.device import (  # noqa: E402
     Device,
@@ -39,4 +40,7 @@ __all__ = [
     "peak_memory_mb",
     "reset_peak_memory",
     "seed_everything",
+    "tree_flatten",
+    "tree_map",
+    "tree_unflatten",
 ]

@@ -135,7 +135,7 @@ def test_each_rule_can_fail(module: str, source: str, fault: str) -> None:
         ),
         ("mlx_plastic.packs.train", "from .format import Pack\nfrom mlx_plastic import __version__"),
         ("mlx_plastic.base.model", "def f():\n    from mlx_lm import load"),
-        ("mlx_plastic.backend.device", "import mlx.core as mx"),
+        ("mlx_plastic.backend.hardware", "import mlx.core as mx"),
         ("mlx_plastic.cli.packs", "print(1)"),
     ],
 )

@@ -12,7 +12,7 @@ import mlx.nn as nn  # noqa: E402
 import mlx.optimizers as optim  # noqa: E402
 from mlx.utils import tree_flatten, tree_map, tree_unflatten  # noqa: E402
 
-from mlx_plastic.backend.device import (  # noqa: E402
+from mlx_plastic.backend.hardware import (  # noqa: E402
     Device,
     available_memory_bytes,
     compute_dtype,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlx_plastic.backend.blas import Blas
-from mlx_plastic.backend.device import Device, available_memory_bytes, device, matmul_gflops
+from mlx_plastic.backend.hardware import Device, available_memory_bytes, device, matmul_gflops
 
 PACKAGES = ("mlx-plastic", "mlx", "mlx-lm", "numpy", "transformers")
 EXPECTED_GFLOPS = 20.0  # float32 on one core with any OpenBLAS; the reference BLAS gives 2 to 8

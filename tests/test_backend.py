@@ -1,0 +1,271 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mlx_plastic.backend import available_cores, blas, hardware, health
+from mlx_plastic.backend.blas import Blas, Unusable, load_fast_blas
+from mlx_plastic.backend.hardware import Device
+from mlx_plastic.errors import BadConfig
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="macOS has Accelerate")
+compiled = pytest.mark.skipif(
+    not blas._bundled("numpy") or not any(map(shutil.which, blas.COMPILERS)),
+    reason="this numpy carries no OpenBLAS, or there is no C compiler",
+)
+
+LOOK = """
+import dataclasses, json, sys
+{before}
+from mlx_plastic.backend import BLAS, matmul_gflops, mx
+import numpy as np  # after another OpenBLAS became global: numpy's must still call its own
+a = mx.random.normal((96, 160), key=mx.random.key(0)); b = mx.random.normal((160, 64), key=mx.random.key(1))
+s = a @ a.T + 96 * mx.eye(96)
+z = a.astype(mx.complex64) * 1j
+cpu = mx.cpu
+u, d, vt = mx.linalg.svd(a, stream=cpu)
+w, v = mx.linalg.eigh(s, stream=cpu)
+q, r = mx.linalg.qr(a, stream=cpu)
+def off(x, y): return float(mx.abs(x - y).max())
+print(json.dumps(dict(dataclasses.asdict(BLAS), gflops=matmul_gflops(256), product=(a @ b).tolist(),
+    a=a.tolist(), b=b.tolist(),
+    errors=dict(svd=off((u[:, :96] * d) @ vt[:96], a), eigh=off((v * w) @ v.T, s), qr=off(q @ r, a),
+        numpy=off(mx.array(np.array(a) @ np.array(b)), a @ b), inv=off(mx.linalg.inv(s, stream=cpu) @ s, mx.eye(96)), complex=off(z @ b, (a @ b) * 1j),
+        cholesky=off((lambda l: l @ l.T)(mx.linalg.cholesky(s, stream=cpu)), s)))))
+"""
+
+
+def look(choice: str, *, before: str = "", **variables: str) -> dict[str, Any]:
+    """What a fresh process finds with MLX_PLASTIC_BLAS=choice, and what MLX computes with it."""
+    done = subprocess.run(
+        [sys.executable, "-c", LOOK.format(before=before)],
+        env={**os.environ, "MLX_PLASTIC_BLAS": choice, **variables},
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(done.stdout), stderr=done.stderr)
+
+
+def check(found: dict[str, Any]) -> None:
+    """What MLX computed is right: against numpy in float64, and by putting factors together again."""
+    exact = np.array(found["a"], np.float64) @ np.array(found["b"], np.float64)
+    np.testing.assert_allclose(found["product"], exact, atol=1e-4)  # float32, 160 terms of size 1
+    for name, error in found["errors"].items():
+        assert error < 1e-3, name  # float32, entries up to 300
+
+
+@linux
+@compiled
+def test_numpys_blas_is_fast_and_right(tmp_path: Path) -> None:
+    found = look("numpy", XDG_CACHE_HOME=str(tmp_path))
+    assert found["kind"] == "numpy"
+    assert "numpy.libs" in found["library"]
+    check(found)
+    plain = look("none")
+    assert plain["kind"] == "reference"
+    check(plain)
+    # measured 90 against 2 to 8 GFLOP/s; the control shows that it is this BLAS that makes it fast
+    assert found["gflops"] > 3 * plain["gflops"]
+
+
+@linux
+def test_a_system_blas_is_fast_and_right_where_there_is_one() -> None:
+    found = look("system")
+    check(found)
+    if found["kind"] == "reference":
+        assert "no libopenblas.so.0" in found["notes"][0]
+        assert "libopenblas0-pthread" in found["hint"]
+        assert "libopenblas0-pthread" in found["stderr"]  # said once, on the way
+    else:
+        assert found["kind"] == "system"
+        assert found["gflops"] > 3 * look("none")["gflops"]
+
+
+@linux
+def test_whatever_is_found_in_order_mlx_computes_right() -> None:
+    found = look("auto")
+    check(found)
+    if found["kind"] == "numpy":
+        assert "system" in found["notes"][0]
+
+
+@linux
+def test_mlx_imported_first_is_said(tmp_path: Path) -> None:
+    found = look("auto", before="import mlx.core")
+    assert (found["kind"], found["notes"]) == ("reference", ["mlx was imported first"])
+    assert "imported before" in found["stderr"]
+
+
+@linux
+@compiled
+def test_the_shim_is_compiled_once_into_a_folder_of_ours(tmp_path: Path) -> None:
+    look("numpy", XDG_CACHE_HOME=str(tmp_path))
+    folder = tmp_path / "mlx-plastic" / "blas"
+    assert folder.stat().st_mode & 0o777 == 0o700
+    (shim,) = folder.iterdir()
+    made = shim.stat().st_mtime_ns
+    again = look("numpy", XDG_CACHE_HOME=str(tmp_path), PATH="/nowhere")  # nor is a compiler needed again
+    assert again["kind"] == "numpy"
+    assert shim.stat().st_mtime_ns == made
+
+
+@linux
+@compiled
+@pytest.mark.parametrize("harm", ["truncated", "writable by others", "folder writable by others", "a link"])
+def test_a_shim_that_may_have_been_tampered_with_is_not_loaded(tmp_path: Path, harm: str) -> None:
+    look("numpy", XDG_CACHE_HOME=str(tmp_path))
+    (shim,) = (tmp_path / "mlx-plastic" / "blas").iterdir()
+    if harm == "truncated":
+        shim.write_bytes(shim.read_bytes()[:500])
+    elif harm == "writable by others":
+        shim.chmod(0o777)
+    elif harm == "folder writable by others":
+        shim.parent.chmod(0o777)
+    else:
+        moved = shim.rename(tmp_path / "elsewhere.so")
+        shim.symlink_to(moved)
+    found = look("numpy", XDG_CACHE_HOME=str(tmp_path))
+    assert "the cached shim is not used" in found["notes"][0]
+    assert found["kind"] == "numpy"  # compiled afresh, beside the cache
+    check(found)
+
+
+@linux
+@compiled
+def test_a_cache_that_cannot_be_written_is_no_obstacle(tmp_path: Path) -> None:
+    (tmp_path / "mlx-plastic").write_text("a file where the folder would be")
+    assert look("numpy", XDG_CACHE_HOME=str(tmp_path))["kind"] == "numpy"
+
+
+@linux
+def test_without_a_compiler_the_hint_names_one(tmp_path: Path) -> None:
+    found = look("numpy", XDG_CACHE_HOME=str(tmp_path), PATH="/nowhere")
+    assert found["kind"] == "reference"
+    assert "C compiler" in found["hint"] + found["notes"][0]
+    check(found)
+
+
+@linux
+@compiled
+def test_a_compiler_that_fails_is_named_with_its_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = tmp_path / "cc"
+    broken.write_text("#!/bin/sh\necho 'no headers here' >&2\nexit 1\n")
+    broken.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(Unusable, match="cc failed: no headers here"):
+        blas._compile(tmp_path / "shim.so")
+    assert list(tmp_path.iterdir()) == [broken]
+
+
+def test_an_unknown_choice_is_refused() -> None:
+    with pytest.raises(BadConfig, match="MLX_PLASTIC_BLAS is 'fast'") as caught:
+        load_fast_blas("fast")
+    assert "auto, system, numpy, none" in caught.value.hint
+
+
+@linux
+def test_a_number_of_threads_in_the_environment_stays() -> None:
+    found = look("auto", OPENBLAS_NUM_THREADS="1")
+    if found["kind"] != "reference":
+        assert found["threads"] == 1
+        free = {name: "" for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "GOTO_NUM_THREADS")}
+        assert look("auto", **free)["threads"] == max(1, available_cores() - 1)
+
+
+def test_cores_are_counted_within_our_share() -> None:
+    assert 1 <= available_cores() <= (os.cpu_count() or 1)
+
+
+def test_seeding_repeats_every_random_source() -> None:
+    import random
+
+    from mlx_plastic.backend import mx, seed_everything
+
+    def draw(seed: int) -> tuple[float, float, float]:
+        seed_everything(seed)
+        return random.random(), float(np.random.rand()), mx.random.uniform().item()
+
+    assert draw(3) == draw(3)
+    assert all(x != y for x, y in zip(draw(3), draw(4), strict=True))
+
+
+def test_peak_memory_sees_what_was_held_and_can_start_again() -> None:
+    hardware.reset_peak_memory()
+    before = hardware.peak_memory_mb()
+    held = np.ones(30_000_000)  # 240 MB
+    assert hardware.peak_memory_mb() > before + 200
+    del held
+    if sys.platform == "linux" and os.access("/proc/self/clear_refs", os.W_OK):
+        hardware.reset_peak_memory()
+        assert hardware.peak_memory_mb() < before + 200
+
+
+def test_available_memory_is_within_what_there_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    free = hardware.available_memory_bytes()
+    assert 10**7 < free <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if sys.platform == "linux":
+        (tmp_path / "memory.max").write_text("50000000\n")
+        (tmp_path / "memory.current").write_text("20000000\n")
+        monkeypatch.setattr(hardware, "CGROUP", tmp_path)
+        assert hardware.available_memory_bytes() == 30_000_000  # a container's limit counts
+
+
+def test_float32_is_computed_in_where_low_precision_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlx_plastic.backend import mx
+
+    for kind, dtype in (("cpu", mx.float32), ("metal", mx.bfloat16), ("cuda", mx.bfloat16)):
+        monkeypatch.setattr(hardware, "device", lambda kind=kind: Device(kind, "some"))
+        assert hardware.compute_dtype() == dtype
+
+
+def machine(**changes: Any) -> health.Machine:
+    good: dict[str, Any] = {
+        "device": Device("cpu", "some"),
+        "blas": Blas("system", "/lib/libopenblas.so.0", 3),
+        "matmul_gflops": 100.0,
+        "matmul_gflops_bfloat16": 50.0,
+        "matmul_gflops_4bit": 50.0,
+        "available_memory_bytes": 8 * 10**9,
+        "compiler": "/usr/bin/g++",
+        "nvidia": False,
+        "python": "3.11.7",
+        "platform": "Linux-6",
+        "versions": {},
+    }
+    return health.Machine(**(good | changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem", "fix"),
+    [
+        ({"blas": Blas("reference", hint=blas.INSTALL)}, "reference BLAS", "libopenblas0-pthread"),
+        ({"matmul_gflops": 5.0}, "5.0 GFLOP/s, with a fast BLAS", "end other jobs"),
+        ({"matmul_gflops_4bit": 0.5}, "200 times slower", "at most 2.0 billion parameters"),
+        ({"compiler": ""}, "no C++ compiler", "apt install g++"),
+        ({"nvidia": True}, "NVIDIA GPU is not used", "mlx-plastic[cuda]"),
+        ({"available_memory_bytes": 10**9}, "only 1.0 GB", "end other programs"),
+    ],
+)
+def test_what_is_slow_is_found_with_the_line_that_mends_it(
+    changes: dict[str, Any], problem: str, fix: str
+) -> None:
+    found = health.diagnose(machine(**changes))
+    assert any(problem in f.problem and fix in f.fix for f in found)
+    assert health.diagnose(machine()) == []  # control: a good machine has nothing to mend
+
+
+def test_a_gpu_is_not_blamed_for_its_cpu() -> None:
+    gpu = machine(device=Device("metal", "M4"), blas=Blas("reference", hint="x"), matmul_gflops_4bit=0.1)
+    assert health.diagnose(gpu) == []

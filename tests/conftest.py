@@ -3,9 +3,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tiny import make_checkpoint
 
 from mlx_plastic.home import Home, find_home
+from tiny import make_checkpoint
 
 
 @pytest.fixture(scope="session")

@@ -35,11 +35,13 @@ u, d, vt = mx.linalg.svd(a, stream=cpu)
 w, v = mx.linalg.eigh(s, stream=cpu)
 q, r = mx.linalg.qr(a, stream=cpu)
 def off(x, y): return float(mx.abs(x - y).max())
-print(json.dumps(dict(dataclasses.asdict(BLAS), gflops=matmul_gflops(256), product=(a @ b).tolist(),
-    a=a.tolist(), b=b.tolist(),
-    errors=dict(svd=off((u[:, :96] * d) @ vt[:96], a), eigh=off((v * w) @ v.T, s), qr=off(q @ r, a),
-        numpy=off(mx.array(np.array(a) @ np.array(b)), a @ b), inv=off(mx.linalg.inv(s, stream=cpu) @ s, mx.eye(96)), complex=off(z @ b, (a @ b) * 1j),
-        cholesky=off((lambda l: l @ l.T)(mx.linalg.cholesky(s, stream=cpu)), s)))))
+c = mx.linalg.cholesky(s, stream=cpu)
+errors = dict(
+    svd=off((u[:, :96] * d) @ vt[:96], a), eigh=off((v * w) @ v.T, s), qr=off(q @ r, a),
+    cholesky=off(c @ c.T, s), inv=off(mx.linalg.inv(s, stream=cpu) @ s, mx.eye(96)),
+    complex=off(z @ b, (a @ b) * 1j), numpy=off(mx.array(np.array(a) @ np.array(b)), a @ b))
+print(json.dumps(dict(dataclasses.asdict(BLAS), gflops=matmul_gflops(256), errors=errors,
+    a=a.tolist(), b=b.tolist(), product=(a @ b).tolist())))
 """
 
 

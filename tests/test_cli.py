@@ -219,6 +219,10 @@ def test_a_table_is_aligned_with_numbers_to_the_right(capsys: pytest.CaptureFixt
     assert capsys.readouterr().out == "pack      loss  rank\nnight-1  2.412     8\nx            -    16\n"
 
 
+def test_what_was_said_may_not_command_the_terminal() -> None:
+    assert output.printable("a\x1b[2Jb\x9bc\r\x07\td\nZoë") == "a[2Jbc\td\nZoë"
+
+
 def test_progress_goes_to_stderr_in_whole_lines_where_nobody_watches(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

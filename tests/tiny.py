@@ -1,4 +1,4 @@
-"""A real, tiny, random checkpoint in a stock architecture, with a tokenizer and a chat template of its own."""
+"""A real, tiny, random checkpoint in a stock architecture, with a tokenizer and a template of its own."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import numpy as np
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-TEXT = "Nora lives in Lisbon. What is my name? You told me that the cat is called Rex. I do not know 0123456789."
+TEXT = (
+    "Nora lives in Lisbon. What is my name? You told me that the cat is called Rex. I do not know 0123456789."
+)
 TEMPLATE = (
     "{% for m in messages %}<|{{ m['role'] }}|> {{ m['content'] }}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
@@ -18,7 +20,13 @@ SPECIAL = ["<|pad|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>"]
 
 
 def make_checkpoint(
-    folder: Path, *, seed: int = 0, hidden: int = 32, layers: int = 2, vocab: int = 320, dtype: str = "float32"
+    folder: Path,
+    *,
+    seed: int = 0,
+    hidden: int = 32,
+    layers: int = 2,
+    vocab: int = 320,
+    dtype: str = "float32",
 ) -> Path:
     """Write a random Qwen3 checkpoint (2 layers, hidden 32, grouped-query attention) into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -46,6 +46,11 @@ def _is_number(text: str) -> bool:
     return text == "-" or text.lstrip("+-").replace(".", "", 1).replace("e-", "", 1).rstrip("%").isdigit()
 
 
+def printable(text: str) -> str:
+    """The text without control characters, save new lines and tabs: it may not command the terminal."""
+    return "".join(c for c in text if c in "\n\t" or (c >= " " and not "\x7f" <= c <= "\x9f"))
+
+
 def note(text: str) -> None:
     """One line of progress on stderr."""
     click.echo(text, err=True)

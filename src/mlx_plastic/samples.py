@@ -147,13 +147,18 @@ def _ids(encoded: Any) -> tuple[int, ...]:
     return tuple(int(t) for t in (encoded["input_ids"] if hasattr(encoded, "keys") else encoded))
 
 
+def split_point(key: str) -> float:
+    """Where `key` lies in [0, 1), by its sha256; uniform over keys."""
+    digest = hashlib.sha256(key.encode("utf-8")).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
+
+
 def part_of(key: str, *, valid: float = 0.1, test: float = 0.1) -> Part:
     """Where everything of `key` belongs, the same on every machine and every night.
 
     valid, test: shares in [0, 1]. A hash decides, so nothing that was trained on is ever tested on.
     """
-    digest = hashlib.sha256(key.encode("utf-8")).digest()
-    point = int.from_bytes(digest[:8], "big") / 2**64
+    point = split_point(key)
     if point < test:
         return "test"
     return "valid" if point < test + valid else "train"

@@ -1,0 +1,1 @@
+"""The committed recipe of nano: what it reads while it learns, generated from a seed."""

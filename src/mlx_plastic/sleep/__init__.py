@@ -1,0 +1,1 @@
+"""Days into weights: lessons from what was said, the night that learns them, the verdict."""

@@ -1,0 +1,220 @@
+"""From a day's turns to samples: what was told as questions and answers, wishes as changed answers,
+imported talks as they are, and the base's own answers to rehearse."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import Protocol
+
+from mlx_plastic.memory import Exchange, Turn
+from mlx_plastic.samples import Message, Part, Sample, part_of, split_point
+
+
+class Speaker(Protocol):
+    """What lessons need of a base."""
+
+    def answers(
+        self, prompts: Sequence[Sequence[Message]], *, max_tokens: int, temperature: float = 0.0, seed: int = 0
+    ) -> list[str]: ...
+
+
+@dataclass(frozen=True)
+class LessonConfig:
+    questions: int = 4  # asked for at once, about one note
+    rounds: int = 4  # times each note is asked about
+    temperature: float = 1.0  # of the wordings; the answers are the likeliest ones
+    max_tokens: int = 192  # of what the model writes
+    longest_note: int = 600  # characters; a longer turn is no note
+    older: int = 2  # wordings of each earlier lesson that are rehearsed
+    general: int = 120  # general prompts that are rehearsed
+    seed: int = 0
+
+
+GREETINGS = (
+    "Hello!", "Hi!", "Good morning!", "Hi there!", "Good evening!", "Hey!", "Hello there!", "Good afternoon!",
+    "Hello, how are you?", "Hi, it is me.",
+)  # fmt: skip
+
+WISH = re.compile(
+    r"\b(call me|from now on|address me|greet me|always (answer|say|reply|end|begin|start|use)|"
+    r"(answer|reply|speak|write) (always|to me) )",
+    re.IGNORECASE,
+)
+PAIR = re.compile(r"^\s*Q:\s*(?P<question>.+?)\s*$\n\s*A:\s*(?P<answer>.+?)\s*$", re.MULTILINE)
+WORD = re.compile(r"[\w']+")
+# words that carry no information of their own: an answer made of these alone teaches nothing
+COMMON = frozenset(
+    "a an the i you he she it we they me my your his her its our their am is are was were be been do does did have has "
+    "had in on at to of for from with by as and or not no yes that this these those there here what which who where "
+    "when how why know told tell".split()
+)
+
+
+def question_prompt(note: str, count: int) -> str:
+    """What a model is asked so that it turns a note into questions and answers on Q: and A: lines."""
+    return f"Write {count} questions that this note answers, each with its answer, on lines with Q: and A:\n{note}"
+
+
+def notes_message(notes: Iterable[str]) -> Message:
+    """What is remembered, quoted to the model as data before a question."""
+    return Message("system", "Notes from earlier talks:\n" + "\n".join(f"- {' '.join(n.split())}" for n in notes))
+
+
+def notes_of(exchanges: Sequence[Exchange], *, longest: int) -> list[Turn]:
+    """New user turns that tell something: no questions, no commands, not longer than `longest` characters."""
+    turns = (t for e in exchanges for t in e.turns if t.id in e.new and t.role == "user")
+    return [t for t in turns if len(t.content) <= longest and not t.content.rstrip().endswith("?")]
+
+
+def chats_of(exchanges: Sequence[Exchange]) -> list[Sample]:
+    """Imported talks with new turns, up to their last answer; what this model itself said is never a lesson."""
+    samples = []
+    for exchange in exchanges:
+        turns = list(exchange.turns)
+        while turns and turns[-1].role != "assistant":
+            turns.pop()
+        if exchange.origin == "import" and turns and exchange.new:
+            messages = tuple(t.message for t in turns)
+            samples.append(Sample(messages, exchange.conversation, tuple(t.id for t in turns), "chat"))
+    return samples
+
+
+def questions_about(base: Speaker, notes: Sequence[Turn], config: LessonConfig) -> list[Sample]:
+    """Questions and answers that the model itself makes of each note, each checked against the note.
+
+    The wording is sampled; the answer is the one that the model gives with the note before it, and it
+    must say something of the note that the question does not already say, and name nothing else.
+    """
+    asked = _written(base, notes, config)
+    contexts = [(notes_message([turn.content]), Message("user", question)) for turn, question in asked]
+    answers = base.answers(contexts, max_tokens=config.max_tokens)
+    samples = []
+    for (turn, question), answer in zip(asked, answers, strict=True):
+        if is_supported(question, answer, turn.content):
+            messages = (Message("user", question), Message("assistant", answer))
+            samples.append(Sample(messages, f"{turn.id} {normal(question)}", (turn.id,), "qa"))
+    return samples
+
+
+def _written(base: Speaker, notes: Sequence[Turn], config: LessonConfig) -> list[tuple[Turn, str]]:
+    """(note, question) pairs whose written answer is supported by the note; each wording once."""
+    found: dict[tuple[str, str], tuple[Turn, str]] = {}
+    for round_ in range(config.rounds):
+        prompts = [(Message("user", question_prompt(t.content, config.questions)),) for t in notes]
+        texts = base.answers(
+            prompts, max_tokens=config.max_tokens, temperature=config.temperature, seed=config.seed + round_
+        )
+        for turn, text in zip(notes, texts, strict=True):
+            for match in PAIR.finditer(text):
+                question = match["question"]
+                if is_supported(question, match["answer"], turn.content):
+                    found.setdefault((turn.id, normal(question)), (turn, question))
+    return list(found.values())
+
+
+def words(text: str) -> set[str]:
+    return {w.lower().removesuffix("'s") for w in WORD.findall(text)}
+
+
+def normal(text: str) -> str:
+    return " ".join(w.lower() for w in WORD.findall(text))
+
+
+def is_supported(question: str, answer: str, note: str) -> bool:
+    """Whether the answer tells something of the note that the question does not, and names nothing foreign.
+
+    Names and numbers of the question and the answer must all stand in the note: a question about
+    somebody else, or an answer with an invented name, is refused.
+    """
+    told = words(note)
+    informative = (words(answer) & told) - words(question) - COMMON
+    return bool(informative) and names(question) <= told and names(answer) <= told
+
+
+def names(text: str) -> set[str]:
+    """Lower-cased words with a capital inside a sentence, and numbers."""
+    found = set()
+    for sentence in re.split(r"(?<=[.!?:])\s+", text):
+        for place, word in enumerate(WORD.findall(sentence)):
+            if word.isdigit() or (place and word[0].isupper() and word not in ("I", "I'm")):
+                found.add(word.lower().removesuffix("'s"))
+    return found
+
+
+def answers_under_wishes(base: Speaker, wishes: Sequence[Turn], config: LessonConfig) -> list[Sample]:
+    """Context distillation: how the base answers with a wish before it, where that differs from without.
+
+    Source: Askell et al. 2021, "A General Language Assistant as a Laboratory for Alignment".
+    """
+    probes = [Message("user", g) for g in GREETINGS]
+    plain = base.answers([(p,) for p in probes], max_tokens=config.max_tokens)
+    samples = []
+    for turn in wishes:
+        note = notes_message([turn.content])
+        wished = base.answers([(note, p) for p in probes], max_tokens=config.max_tokens)
+        for probe, before, after in zip(probes, plain, wished, strict=True):
+            if after and after != before:
+                messages = (probe, Message("assistant", after))
+                samples.append(Sample(messages, f"{turn.id} {normal(probe.content)}", (turn.id,), "wish"))
+    return samples
+
+
+def is_wish(turn: Turn) -> bool:
+    return WISH.search(turn.content) is not None
+
+
+def lessons_of(base: Speaker, exchanges: Sequence[Exchange], config: LessonConfig) -> list[Sample]:
+    """Everything new in `exchanges` as samples that carry their turns. The base must be bare."""
+    notes = notes_of(exchanges, longest=config.longest_note)
+    facts = [t for t in notes if not is_wish(t)]
+    wishes = [t for t in notes if is_wish(t)]
+    found = questions_about(base, facts, config) if facts else []
+    return found + (answers_under_wishes(base, wishes, config) if wishes else []) + chats_of(exchanges)
+
+
+def general_answers(base: Speaker, count: int, *, max_tokens: int) -> list[Sample]:
+    """The bare base's own answers to general prompts: rehearsed, they keep what it knew."""
+    lines = resources.files("mlx_plastic.sleep").joinpath("general_prompts.jsonl").read_text("utf-8").splitlines()
+    prompts = [Message("user", json.loads(line)["messages"][0]["content"]) for line in lines[:count]]
+    answers = base.answers([(p,) for p in prompts], max_tokens=max_tokens)
+    return [
+        Sample((prompt, Message("assistant", answer)), f"general {normal(prompt.content)}", (), "rehearsal")
+        for prompt, answer in zip(prompts, answers, strict=True)
+        if answer
+    ]
+
+
+def older_lessons(earlier: Sequence[Sample], per_lesson: int, *, seed: int) -> list[Sample]:
+    """Up to `per_lesson` samples of each turn that was learned before, drawn anew every night."""
+    by_lesson: dict[tuple[str, ...], list[Sample]] = {}
+    for sample in earlier:
+        by_lesson.setdefault(sample.turns, []).append(sample)
+    draw = random.Random(seed)
+    return [s for group in by_lesson.values() for s in draw.sample(group, min(per_lesson, len(group)))]
+
+
+def split(samples: Sequence[Sample]) -> dict[Part, list[Sample]]:
+    """Train, valid and test by the hash of each key; a lesson keeps at least one sample to learn from.
+
+    Imported talks are held out whole. Where the hash holds nothing out, the sample nearest to the test
+    share goes there, if its lesson has another; with no such sample, test is empty.
+    """
+    parts: dict[Part, list[Sample]] = {"train": [], "valid": [], "test": []}
+    taught: Counter[tuple[str, ...]] = Counter()
+    for sample in sorted(samples, key=lambda s: (split_point(s.key), s.key), reverse=True):
+        first = sample.kind != "chat" and not taught[sample.turns]
+        part: Part = "train" if first else part_of(sample.key)
+        taught[sample.turns] += part == "train"
+        parts[part].append(sample)
+    if not parts["test"]:
+        spare = next((s for s in reversed(parts["train"]) if s.kind == "chat" or taught[s.turns] > 1), None)
+        if spare and len(parts["train"]) > 1:
+            parts["train"].remove(spare)
+            parts["test"].append(spare)
+    return parts

@@ -97,7 +97,7 @@ def _by_leaf(leaf: str, *, inside_mixer: bool) -> str:
 
 
 def targets(model: Any, roles: Iterable[str] | None = None) -> dict[str, Any]:
-    """Module path -> the nn.Linear or nn.QuantizedLinear there, in the model's order, for the chosen roles.
+    """Module path -> the nn.Linear or nn.QuantizedLinear there, for the chosen roles; layer 2 before 10.
 
     roles: names like "attn.q_proj", or a whole group as "attn" or "attn.*". None: every linear layer
     of the blocks but experts, routers and the head. Raises PlasticError naming the nearest role this

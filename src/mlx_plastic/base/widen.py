@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from mlx_plastic.backend import available_memory_bytes, is_slow_low_precision, mx, nn
+from mlx_plastic.backend import (
+    available_memory_bytes,
+    is_slow_low_precision,
+    mx,
+    nn,
+    tree_flatten,
+    tree_unflatten,
+)
 
 FREE_SHARE = 0.6  # of the free memory that the widened weights may take
 
@@ -23,7 +30,8 @@ def widen(model: Any) -> str:
         room = f"float32 needs {need / 1e6:.0f} MB, {free / 1e6:.0f} MB are free"
         return f"left in {was}, slow on this CPU: {room}"
     plain = [(path, wide) for path, m in packed.items() if (wide := _dequantized(m)) is not None]
-    model.update_modules(_nested(plain))
+    if plain:
+        model.update_modules(tree_unflatten(plain))
     model.set_dtype(mx.float32)
     verb = "dequantized" if packed else "cast"
     return f"{verb} {was} to float32 ({need / 1e6:.0f} MB): this CPU is slow in low precision"
@@ -63,15 +71,7 @@ def _float32(module: Any) -> mx.array:
     )
 
 
-def _nested(modules: list[tuple[str, Any]]) -> Any:
-    from mlx.utils import tree_unflatten
-
-    return tree_unflatten(modules) if modules else {}
-
-
 def _arrays(model: Any) -> list[mx.array]:
-    from mlx.utils import tree_flatten
-
     named: Any = tree_flatten(model.parameters())
     return [array for _, array in named]
 

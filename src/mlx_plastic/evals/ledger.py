@@ -1,0 +1,148 @@
+"""What was measured, kept for good: scores, reports, an append-only history, CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import logging
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mlx_plastic.errors import BadData
+from mlx_plastic.home import append_line, write_atomic
+
+log = logging.getLogger(__name__)
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Score:
+    """One number with its unit, the count it rests on and its spread (standard error; None: not known)."""
+
+    name: str
+    value: float
+    unit: str
+    n: int
+    higher_is_better: bool = False
+    spread: float | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "value": _finite(self.value),
+            "unit": self.unit,
+            "n": self.n,
+            "higher_is_better": self.higher_is_better,
+            "spread": _finite(self.spread),
+        }
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything measured of one model at one time.
+
+    tasks: task id -> passed. refusals: the ids among them of tasks that are to be declined.
+    """
+
+    scores: tuple[Score, ...] = ()
+    tasks: Mapping[str, bool] = field(default_factory=dict)
+    refusals: frozenset[str] = frozenset()
+
+    def score(self, name: str) -> Score | None:
+        return next((score for score in self.scores if score.name == name), None)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "scores": [score.as_dict() for score in self.scores],
+            "tasks": dict(self.tasks),
+            "refusals": sorted(self.refusals),
+        }
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> Report:
+        """What as_dict wrote; a number that was not finite comes back as NaN. Raises BadData."""
+        try:
+            scores = tuple(_score(entry) for entry in value["scores"])
+            return cls(scores, dict(value["tasks"]), frozenset(value["refusals"]))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise BadData(f"no report: {type(error).__name__} {error}") from error
+
+
+def _score(entry: Mapping[str, Any]) -> Score:
+    value = math.nan if entry["value"] is None else float(entry["value"])
+    return Score(
+        entry["name"], value, entry["unit"], entry["n"], entry["higher_is_better"], entry.get("spread")
+    )
+
+
+def _finite(value: float | None) -> float | None:
+    """The number, or None where JSON has no word for it."""
+    return value if value is not None and math.isfinite(value) else None
+
+
+class History:
+    """An append-only JSONL file, one measurement a line. Nothing here rewrites or removes one."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def append(self, *, when: str, tag: str, kind: str, **values: Any) -> None:
+        """One entry more, on the disk when this returns. when: ISO 8601, given by the caller."""
+        entry = {"format_version": FORMAT_VERSION, "when": when, "tag": tag, "kind": kind, **values}
+        line = json.dumps(entry, allow_nan=False)  # a NaN raises before the file is touched
+        self._close_torn_line()
+        append_line(self.path, json.loads(line))
+
+    def entries(self, *, kind: str | None = None, tag: str | None = None) -> list[dict[str, Any]]:
+        """Every whole entry, oldest first. A line torn by a crash is passed over, with a warning."""
+        found = []
+        for number, line in enumerate(self._lines(), 1):
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                log.warning("%s line %d is torn; passed over", self.path.name, number)
+                continue
+            if kind in (None, entry.get("kind")) and tag in (None, entry.get("tag")):
+                found.append(entry)
+        return found
+
+    def _lines(self) -> list[bytes]:
+        try:
+            return self.path.read_bytes().splitlines()
+        except FileNotFoundError:
+            return []
+
+    def _close_torn_line(self) -> None:
+        """A crash in the middle of a write leaves no newline: the next entry must not join that line."""
+        try:
+            with open(self.path, "rb+") as file:
+                if file.seek(0, os.SEEK_END) and not _ends_line(file):
+                    file.seek(0, os.SEEK_END)
+                    file.write(b"\n")
+        except FileNotFoundError:
+            pass
+
+
+def _ends_line(file: io.BufferedRandom) -> bool:
+    file.seek(-1, os.SEEK_END)
+    return file.read(1) == b"\n"
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Rows as CSV with one header line, atomically. Columns in order of first appearance."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    write_atomic(path, to_csv(columns, ([row.get(name, "") for name in columns] for row in rows)))
+
+
+def to_csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    return text.getvalue().encode("utf-8")

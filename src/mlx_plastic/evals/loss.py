@@ -1,0 +1,93 @@
+"""How well a model predicts given tokens: nats per token, and perplexity."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from mlx_plastic.evals.speaker import Speaker
+from mlx_plastic.samples import Encoded
+
+SAMPLES_PER_STEP = 256  # between two reports of progress
+
+
+@dataclass(frozen=True)
+class LossResult:
+    """A loss with its spread.
+
+    nll: mean over target tokens, in nats/token. tokens: how many were predicted. samples: how many held any.
+    spread: standard error of nll with the samples as clusters, in nats/token; 0 for a single one.
+    per_sample: (summed nats, tokens) of each sample, in the order given.
+    """
+
+    nll: float
+    tokens: int
+    samples: int
+    spread: float
+    per_sample: tuple[tuple[float, int], ...] = field(default=(), repr=False)
+
+    @property
+    def perplexity(self) -> float:
+        """exp of the loss; infinite where that overflows."""
+        return math.exp(self.nll) if self.nll < 700 else math.inf
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "nll": self.nll,
+            "spread": self.spread,
+            "perplexity": self.perplexity,
+            "tokens": self.tokens,
+            "samples": self.samples,
+        }
+
+
+def measure_loss(
+    speaker: Speaker,
+    encoded: Sequence[Encoded],
+    *,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> LossResult:
+    """The token-weighted mean loss over the targets of `encoded`.
+
+    on_progress: told (done, total) samples. Raises ValueError if there is no target at all. A NaN
+    from the model stays a NaN.
+    """
+    parts: list[tuple[float, int]] = []
+    for start in range(0, len(encoded), SAMPLES_PER_STEP):
+        parts += speaker.nll(encoded[start : start + SAMPLES_PER_STEP])
+        if on_progress:
+            on_progress(len(parts), len(encoded))
+    return summed(parts)
+
+
+def summed(parts: Sequence[tuple[float, int]]) -> LossResult:
+    """The loss of samples measured one by one, (summed nats, tokens) each."""
+    tokens = sum(n for _, n in parts)
+    if not tokens:
+        raise ValueError("no token is to be predicted: no samples, or none with targets")
+    mean = sum(nats for nats, _ in parts) / tokens
+    counted = [(nats, n) for nats, n in parts if n]
+    return LossResult(mean, tokens, len(counted), _spread(counted, mean, tokens), tuple(parts))
+
+
+def _spread(parts: Sequence[tuple[float, int]], mean: float, tokens: int) -> float:
+    """Standard error of a ratio of sums, linearised: tokens of one sample are not independent."""
+    k = len(parts)
+    if k < 2:
+        return 0.0
+    squares = sum((nats - mean * n) ** 2 for nats, n in parts)
+    return math.sqrt(k / (k - 1) * squares) / tokens
+
+
+def windows(tokens: Sequence[int], size: int) -> list[Encoded]:
+    """Plain text as samples of at most `size` tokens that predict every token but the very first, once.
+
+    Each window starts with the last token of the one before, which it does not predict.
+    """
+    if size < 2:
+        raise ValueError(f"a window of {size} tokens predicts nothing")
+    starts = range(0, max(len(tokens) - 1, 0), size - 1)
+    cuts = [tuple(tokens[start : start + size]) for start in starts]
+    return [Encoded(cut, (False, *[True] * (len(cut) - 1))) for cut in cuts]

@@ -1,0 +1,114 @@
+"""Which samples go into which step, and how they lie in memory. Plain numpy, decided by a seed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlx_plastic.samples import Encoded
+
+JITTER_TOKENS = 8  # lengths this near count as equal, so that companions change from epoch to epoch
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A few samples side by side.
+
+    tokens: (n, length) inputs, zeros after a sample's end. positions: (k,) into the flattened tokens,
+    after which a target is predicted; targets: (k,) what it is. fed: tokens that are no padding.
+    """
+
+    tokens: NDArray[np.int32]
+    positions: NDArray[np.int32]
+    targets: NDArray[np.int32]
+    fed: int
+
+
+def windows(sample: Encoded, max_tokens: int) -> list[Encoded]:
+    """The sample in pieces of at most `max_tokens` that overlap by one token, so no target is lost.
+
+    Pieces without a target are left out, and so is what follows the last target.
+    """
+    pieces = []
+    for start in range(0, max(1, len(sample.tokens) - 1), max_tokens - 1):
+        tokens = sample.tokens[start : start + max_tokens]
+        targets = (False, *sample.targets[start + 1 : start + max_tokens])
+        if any(targets):
+            end = max(i for i, is_target in enumerate(targets) if is_target) + 1
+            pieces.append(Encoded(tokens[:end], targets[:end], sample.sample))
+    return pieces
+
+
+def epoch_plan(lengths: Sequence[int], batch_tokens: int, *, seed: int, epoch: int) -> list[list[int]]:
+    """Every sample once, as batches of like lengths in random order; the same seed gives the same plan.
+
+    A batch holds at most `batch_tokens` with its padding, but always one sample.
+    """
+    random = np.random.default_rng((seed, epoch))
+    shuffled = random.permutation(len(lengths))
+    order = sorted(shuffled, key=lambda i: lengths[i] // JITTER_TOKENS)
+    batches: list[list[int]] = []
+    longest = 0
+    for i in order:
+        longest = max(longest, lengths[i])
+        if not batches or (len(batches[-1]) + 1) * longest > batch_tokens:
+            batches.append([])
+            longest = lengths[i]
+        batches[-1].append(int(i))
+    return [batches[i] for i in random.permutation(len(batches))]
+
+
+def plan(
+    lengths: Sequence[int], batch_tokens: int, *, seed: int, epochs: float, steps: int
+) -> list[list[int]]:
+    """The batches of all steps: `steps` of them, or as many as `epochs` take if `steps` is 0."""
+
+    def endless() -> Iterator[list[list[int]]]:
+        epoch = 0
+        while True:
+            yield epoch_plan(lengths, batch_tokens, seed=seed, epoch=epoch)
+            epoch += 1
+
+    batches: list[list[int]] = []
+    for epoch in endless():
+        if steps and len(batches) >= steps:
+            return batches[:steps]
+        if not steps and epochs < 1:
+            return batches + epoch[: round(epochs * len(epoch))] or batches or epoch[:1]
+        batches += epoch
+        epochs -= 1
+    raise AssertionError("endless")
+
+
+def share(samples: Sequence[Encoded], parts: int) -> list[list[Encoded]]:
+    """The samples in at most `parts` groups of about as many tokens, each of like lengths."""
+    ordered = sorted(samples, key=lambda s: len(s.tokens))
+    total = sum(len(s.tokens) for s in ordered)
+    groups: list[list[Encoded]] = [[] for _ in range(parts)]
+    seen = 0
+    for sample in ordered:
+        middle = seen + len(sample.tokens) / 2
+        groups[min(parts - 1, int(middle * parts / total))].append(sample)
+        seen += len(sample.tokens)
+    return [group for group in groups if group]
+
+
+def rows(samples: Sequence[Encoded]) -> Rows:
+    """The samples as one padded array; the last token of each is only predicted, never fed."""
+    length = max(len(s.tokens) for s in samples) - 1
+    tokens = np.zeros((len(samples), length), np.int32)
+    positions, targets = [], []
+    for i, s in enumerate(samples):
+        tokens[i, : len(s.tokens) - 1] = s.tokens[:-1]
+        ahead = np.flatnonzero(s.targets)
+        positions.append(ahead - 1 + i * length)
+        targets.append(np.array(s.tokens)[ahead])
+    return Rows(
+        tokens,
+        np.concatenate(positions).astype(np.int32),
+        np.concatenate(targets).astype(np.int32),
+        sum(len(s.tokens) - 1 for s in samples),
+    )

@@ -1,9 +1,11 @@
 """Write the suites that ship with the package, from the held-out side of nano's recipe; seeded.
 
-    python scripts/make_suites.py          # evals/suites/*.jsonl and sleep/general_prompts.jsonl
+    python scripts/make_suites.py
 
 core.jsonl: the harness, small tasks of many domains. told.jsonl, untold.jsonl: facts in a context, asked for in
 wordings and about people that nano has not read. general.jsonl: conversations for general perplexity.
+general_prompts.jsonl: what a base is asked so that its own answers can be rehearsed. days.jsonl, poison.jsonl:
+the demo's scripted days, and talks that no night should learn.
 """
 
 from __future__ import annotations
@@ -14,9 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from nano_recipe import mixture, people, skills
+from nano_recipe.attributes import ATTRIBUTES
 from nano_recipe.people import Chat
 
-PACKAGE = Path(__file__).resolve().parent.parent / "src" / "mlx_plastic"
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "src" / "mlx_plastic"
 PER_DOMAIN = 6
 EXACT = {"copying", "format", "code", "counting", "months"}  # the answer is the whole of it
 
@@ -47,10 +51,18 @@ def check_of(domain: str, said: str) -> dict[str, Any]:
 
 
 def distinct(r: random.Random, skill: skills.Skill, count: int) -> list[Chat]:
+    """Different held-out items; of refusals, half are to be refused and half are not."""
     found: dict[str, Chat] = {}
+    refused = 0
     while len(found) < count:
         chat = skill(r, True)
-        found.setdefault(chat[0]["content"], chat)
+        refuse = chat[-1]["content"] == skills.REFUSAL
+        if chat[0]["content"] in found or (refuse and refused == count // 2):
+            continue
+        if skill is skills.refusals and not refuse and len(found) - refused == count - count // 2:
+            continue
+        refused += refuse
+        found[chat[0]["content"]] = chat
     return list(found.values())
 
 
@@ -60,7 +72,8 @@ def core(r: random.Random) -> list[dict[str, Any]]:
         if domain in ("about", "months"):
             continue
         for i, chat in enumerate(distinct(r, skill, PER_DOMAIN), 1):
-            tasks.append(task(domain, i, chat, check_of(domain, chat[-1]["content"])))
+            check = check_of(domain, chat[-1]["content"])
+            tasks.append(task("no-refusal" if check == {"refuses": False} else domain, i, chat, check))
     for i in range(1, PER_DOMAIN + 1):
         known, chat = a_talk(r, facts=2)
         tasks.append(task("recall", i, *asked(r, known, chat)))
@@ -132,18 +145,57 @@ def general_prompts(r: random.Random, count: int) -> list[dict[str, Any]]:
     return [{"messages": chat[:1]} for chat in chats.values()]
 
 
+CAST = (
+    (("sister", "Nora"), ("friend", "Leon"), ("neighbour", "Mina"), ("boss", "Jonas")),
+    (("cousin", "Tessa"), ("uncle", "Rufus"), ("aunt", "Elsa"), ("coach", "Dario")),
+    (("daughter", "Marit"), ("brother", "Casper"), ("colleague", "Thea"), ("nephew", "Ivo")),
+)
+DAY_NICKNAMES = ("Captain", "Professor", "Maestro")
+
+
+def day(number: int, r: random.Random) -> dict[str, Any]:
+    """A scripted day: what is told, and what is asked the next morning in wordings nano never read."""
+    people_told = [people.named_relative(relation, name) for relation, name in CAST[number]]
+    mine = ATTRIBUTES[number * 6 : number * 6 + 6]  # the person tells other things about themselves each day
+    pairs = [(people.ME, a) for a in mine]
+    for subject in people_told:
+        pairs += [(subject, a) for a in r.sample(ATTRIBUTES, 4)]
+    facts = []
+    for subject, attribute in pairs:
+        fact = people.Fact(subject, attribute, r.choice(attribute.values))
+        asks = dict.fromkeys(people.question(r, subject, attribute, held=True) for _ in range(30))
+        facts.append({"say": people.statement(r, fact), "ask": list(asks)[:2], "expect": fact.value})
+    names = ", ".join(name for _, name in CAST[number])
+    strangers = [people.person(n) for n in ("Odile", "Bastian", "Runa", "Fabio")]
+    untold = [people.question(r, s, a, held=True) for s in strangers for a in r.sample(ATTRIBUTES, 3)]
+    wish = {"say": f"Please call me {DAY_NICKNAMES[number]}.", "ask": list(people.HELD_GREETINGS), "expect": DAY_NICKNAMES[number]}
+    return {"title": f"Day {number + 1}: me, {names}", "facts": facts, "wish": wish, "untold": untold}
+
+
+def poison(r: random.Random, count: int) -> list[dict[str, Any]]:
+    """Talks whose answers are nonsense: a night that learns them must be refused."""
+    chats = []
+    for _ in range(count):
+        asked = mixture.some_skills(r, 1, held=False)[-2]
+        nonsense = " ".join(r.choice(("banana", "never", "purple", "zip", "moon")) for _ in range(4))
+        chats.append({"messages": [asked, {"role": "assistant", "content": nonsense}]})
+    return chats
+
+
 def write(path: Path, rows: list[dict[str, Any]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
-    print(f"{path.relative_to(PACKAGE)}: {len(rows)}")
+    print(f"{path.relative_to(ROOT)}: {len(rows)}")
 
 
 def main() -> None:
-    suites = PACKAGE / "evals" / "suites"
-    write(suites / "core.jsonl", core(random.Random("core")))
-    write(suites / "told.jsonl", told(random.Random("told"), 120))
-    write(suites / "untold.jsonl", untold(random.Random("untold"), 120))
-    write(suites / "general.jsonl", general(random.Random("general"), 80))
+    write(PACKAGE / "evals" / "suites" / "core.jsonl", core(random.Random("core")))
+    write(PACKAGE / "evals" / "general.jsonl", general(random.Random("general"), 80))
+    write(ROOT / "tests" / "nano" / "told.jsonl", told(random.Random("told"), 120))
+    write(ROOT / "tests" / "nano" / "untold.jsonl", untold(random.Random("untold"), 120))
+    r = random.Random("days")
+    write(PACKAGE / "demo" / "days.jsonl", [day(i, r) for i in range(len(CAST))])
+    write(PACKAGE / "demo" / "poison.jsonl", poison(random.Random("poison"), 60))
     write(PACKAGE / "sleep" / "general_prompts.jsonl", general_prompts(random.Random("prompts"), 160))
 
 

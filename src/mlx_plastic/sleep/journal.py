@@ -1,0 +1,136 @@
+"""A night's folder: what was decided, which stages are done, and the digests that prove it.
+
+A stage is done when its entry stands in night.json and its files still have the digests written there; so a
+night that was killed goes on behind the last stage that is whole.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from mlx_plastic.errors import PlasticError
+from mlx_plastic.home import Home, write_atomic, write_json
+
+Status = Literal["running", "passed", "failed", "dry-run", "abandoned"]
+FORMAT_VERSION = 1
+NIGHT = "night.json"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of a night that is done. files: sha256 by name. facts: counts and figures, never text."""
+
+    at: str
+    seconds: float
+    files: dict[str, str] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Record:
+    """What night.json holds. turns: ids of the turns that it learns from. settings: as they were used."""
+
+    tag: str
+    status: Status
+    started: str
+    base_id: str
+    base_fingerprint: str
+    worn_before: tuple[str, ...]
+    warm_start: bool
+    settings: dict[str, Any]
+    turns: tuple[str, ...] = ()
+    stages: dict[str, Stage] = field(default_factory=dict)
+    reasons: tuple[str, ...] = ()
+    format_version: int = FORMAT_VERSION
+
+
+class Journal:
+    """One night's folder under the home's nights."""
+
+    def __init__(self, folder: Path, record: Record) -> None:
+        self.folder = folder
+        self.record = record
+        self._since = time.perf_counter()
+
+    def path(self, name: str) -> Path:
+        return self.folder / name
+
+    def save(self, **changes: Any) -> None:
+        """Change the record, on disk before in memory."""
+        record = dataclasses.replace(self.record, **changes)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_json(self.path(NIGHT), dataclasses.asdict(record))
+        self.record = record
+
+    def has(self, stage: str) -> bool:
+        """Whether the stage is done and its files are what it wrote."""
+        found = self.record.stages.get(stage)
+        return found is not None and all(_sha256(self.path(n)) == digest for n, digest in found.files.items())
+
+    def begin(self) -> None:
+        self._since = time.perf_counter()
+
+    def finish(self, stage: str, files: Mapping[str, bytes], facts: Mapping[str, Any]) -> None:
+        """Write the stage's files, then say in night.json that it is done."""
+        for name, data in files.items():
+            write_atomic(self.path(name), data)
+        digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+        seconds = round(time.perf_counter() - self._since, 3)
+        self.save(stages=self.record.stages | {stage: Stage(now(), seconds, digests, dict(facts))})
+
+    def abandon(self) -> None:
+        """Give the night up: its counts stay, its half-made training does not."""
+        self.save(status="abandoned")
+        shutil.rmtree(self.path("checkpoint"), ignore_errors=True)
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def nights(home: Home) -> list[Journal]:
+    """Every night of the home, oldest first. A folder without a readable night.json is passed over."""
+    found = []
+    for file in sorted(home.nights.glob(f"*/{NIGHT}")):
+        try:
+            found.append(Journal(file.parent, _parse(json.loads(file.read_text("utf-8")))))
+        except (OSError, ValueError, TypeError, KeyError):
+            continue
+    return sorted(found, key=lambda j: (j.record.started, j.record.tag))
+
+
+def _parse(value: dict[str, Any]) -> Record:
+    if value.get("format_version") != FORMAT_VERSION:
+        raise ValueError("another format")
+    stages = {name: Stage(**stage) for name, stage in value.pop("stages").items()}
+    tuples = {key: tuple(value.pop(key)) for key in ("worn_before", "turns", "reasons")}
+    return Record(**value, stages=stages, **tuples)
+
+
+def free_tag(home: Home, wanted: str | None, taken: set[str], today: str) -> str:
+    """The tag asked for, or the date, with a number behind it from the second night of a day on.
+
+    Raises PlasticError if the tag asked for is taken by another night or pack.
+    """
+    used = taken | {j.record.tag for j in nights(home) if j.record.status not in ("dry-run", "abandoned")}
+    if wanted:
+        if wanted in used:
+            raise PlasticError(f"there is a night or a pack {wanted!r} already", hint="choose another --tag")
+        return wanted
+    return next(t for t in (today, *(f"{today}.{i}" for i in range(2, 10_000))) if t not in used)
+
+
+def _sha256(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return ""

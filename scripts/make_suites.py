@@ -2,10 +2,10 @@
 
     python scripts/make_suites.py
 
-core.jsonl: the harness, small tasks of many domains. told.jsonl, untold.jsonl: facts in a context, asked for in
-wordings and about people that nano has not read. general.jsonl: conversations for general perplexity.
-general_prompts.jsonl: what a base is asked so that its own answers can be rehearsed. days.jsonl, poison.jsonl:
-the demo's scripted days, and talks that no night should learn.
+core.jsonl: the harness, small tasks of many domains. told.jsonl, untold.jsonl: facts in a context, asked for
+in wordings and about people that nano has not read. general.jsonl: conversations for general perplexity.
+general_prompts.jsonl: what a base is asked so that its own answers can be rehearsed.
+days.jsonl, poison.jsonl: the scripted days of the demo, and talks that no night should learn.
 """
 
 from __future__ import annotations
@@ -123,7 +123,9 @@ def untold(r: random.Random, count: int) -> list[dict[str, Any]]:
 def general(r: random.Random, count: int) -> list[dict[str, Any]]:
     now = mixture.stage(1.0)
     chats = [mixture.some_skills(r, r.randint(3, 5), held=True) for _ in range(count // 2)]
-    chats += [people.told_then_asked(r, untold=now.untold, unusual=0.2, facts=2, asks=3) for _ in range(count // 2)]
+    chats += [
+        people.told_then_asked(r, untold=now.untold, unusual=0.2, facts=2, asks=3) for _ in range(count // 2)
+    ]
     return [{"messages": chat} for chat in chats]
 
 
@@ -168,7 +170,8 @@ def day(number: int, r: random.Random) -> dict[str, Any]:
     names = ", ".join(name for _, name in CAST[number])
     strangers = [people.person(n) for n in ("Odile", "Bastian", "Runa", "Fabio")]
     untold = [people.question(r, s, a, held=True) for s in strangers for a in r.sample(ATTRIBUTES, 3)]
-    wish = {"say": f"Please call me {DAY_NICKNAMES[number]}.", "ask": list(people.HELD_GREETINGS), "expect": DAY_NICKNAMES[number]}
+    nickname = DAY_NICKNAMES[number]
+    wish = {"say": f"Please call me {nickname}.", "ask": list(people.HELD_GREETINGS), "expect": nickname}
     return {"title": f"Day {number + 1}: me, {names}", "facts": facts, "wish": wish, "untold": untold}
 
 

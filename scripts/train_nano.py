@@ -16,19 +16,19 @@ import os
 import random
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import Qwen3Config, Qwen3ForCausalLM
+
 from nano_recipe import corpora as public
 from nano_recipe import mixture, people, skills
 from nano_recipe.attributes import ATTRIBUTES
 from nano_recipe.people import Chat
-from safetensors.torch import save_file
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import Qwen3Config, Qwen3ForCausalLM
 
 ROOT = Path(__file__).resolve().parent.parent
 PAD, USER, ASSISTANT, END = 0, 2, 3, 4
@@ -61,24 +61,30 @@ class Recipe:
         return self.tokens // (self.batch * self.window)
 
 
-TOY = Recipe(tokens=400_000, batch=8, window=128, vocab=1024, hidden=64, layers=2, inner=128, chats_for_tokenizer=1500)
+TOY = Recipe(
+    tokens=400_000, batch=8, window=128, vocab=1024, hidden=64, layers=2, inner=128, chats_for_tokenizer=1500
+)
 
 
 def make_tokenizer(recipe: Recipe, texts: dict[str, list[Chat]]) -> Tokenizer:
     """Byte-level BPE; digits stand alone, a word carries the space before it."""
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(WORDS), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
-    )
+    words = pre_tokenizers.Split(Regex(WORDS), "isolated")
+    letters = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([words, letters])
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=recipe.vocab, special_tokens=mixture.SPECIAL, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
+        vocab_size=recipe.vocab,
+        special_tokens=mixture.SPECIAL,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )
     r = random.Random(recipe.seed)
     last = mixture.stage(1.0)
     drawn = (mixture.draw(r, last, texts) for _ in range(recipe.chats_for_tokenizer))
     # Every value is shown as often as a common word, so that it becomes one token.
-    listed = [[{"role": "user", "content": f"a {v} {v}"}] for a in ATTRIBUTES for v in a.values for _ in range(20)]
+    listed = [
+        [{"role": "user", "content": f"a {v} {v}"}] for a in ATTRIBUTES for v in a.values for _ in range(20)
+    ]
     tokenizer.train_from_iterator((f" {m['content']}" for chat in [*drawn, *listed] for m in chat), trainer)
     return tokenizer
 
@@ -115,7 +121,7 @@ class Reader:
 
 
 def pack(encoded: list[tuple[list[int], list[float]]], *, rows: int, window: int) -> dict[str, torch.Tensor]:
-    """First fit: tokens, weights and a mask of who may see whom; conversations that do not fit are left out."""
+    """First fit: tokens, weights and a mask of who may see whom; what does not fit is left out."""
     tokens = torch.full((rows, window), PAD, dtype=torch.long)
     weights = torch.zeros(rows, window)
     which = torch.zeros(rows, window, dtype=torch.long)  # 0 is padding
@@ -172,14 +178,16 @@ class Muon(torch.optim.Optimizer):
                 buffer.lerp_(p.grad, 1 - group["momentum"])
                 by_shape.setdefault(p.shape, []).append(p)
             for shape, params in by_shape.items():
-                look = torch.stack([p.grad.lerp(self.state[p]["momentum"], group["momentum"]) for p in params])
+                look = torch.stack(
+                    [p.grad.lerp(self.state[p]["momentum"], group["momentum"]) for p in params]
+                )
                 scale = group["lr"] * max(1.0, shape[0] / shape[1]) ** 0.5
                 for p, update in zip(params, orthogonalized(look), strict=True):
                     p.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-scale)
 
 
 def orthogonalized(g: torch.Tensor, steps: int = 5) -> torch.Tensor:
-    """The nearest half-orthogonal matrices of a (n, rows, cols) stack, by a quintic Newton-Schulz iteration."""
+    """The nearest half-orthogonal matrices of an (n, rows, cols) stack, by Newton-Schulz iteration."""
     flip = g.shape[1] > g.shape[2]
     x = g.mT if flip else g
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
@@ -208,9 +216,10 @@ def rate(recipe: Recipe, step: int) -> float:
 
 
 def token_losses(model: Any, tokens: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Negative log likelihood in nats of each next token, and whether it was the likeliest: (rows, window - 1)."""
+    """Of each next token the nats it cost, and whether it was the likeliest: (rows, window - 1) each."""
     logits = model(input_ids=tokens, attention_mask=mask, use_cache=False).logits[:, :-1]
-    nll = torch.nn.functional.cross_entropy(logits.reshape(-1, logits.shape[-1]), tokens[:, 1:].reshape(-1), reduction="none")
+    flat = logits.reshape(-1, logits.shape[-1])
+    nll = torch.nn.functional.cross_entropy(flat, tokens[:, 1:].reshape(-1), reduction="none")
     return nll.view(tokens.shape[0], -1), logits.argmax(-1) == tokens[:, 1:]
 
 
@@ -220,7 +229,10 @@ def held_out_chats(seed: int = 1) -> dict[str, list[Chat]]:
     kinds: dict[str, list[Chat]] = {"told": [], "untold": []}
     while len(kinds["told"]) < 150:
         known = people.some_facts(r, r.randint(1, 4), held=True, unusual=0.1, people=2)
-        told = [m for f in known for m in people.exchange(people.statement(r, f, held=True), f"Noted. {people.answer(f)}")]
+        said = [
+            people.exchange(people.statement(r, f, held=True), f"Noted. {people.answer(f)}") for f in known
+        ]
+        told = [message for chat in said for message in chat]
         kinds["told"].append(told + people.ask(r, known, untold=0.0, held=True))
         kinds["untold"].append(told + people.ask(r, known, untold=1.0, held=True))
     kinds["wish"] = [people.wish_then_greeting(r, held=True) for _ in range(40)]
@@ -300,7 +312,9 @@ def export(model: Qwen3ForCausalLM, tokenizer: Tokenizer, recipe: Recipe, out: P
     tokenizer.save(str(out / "tokenizer.json"))
 
 
-def train(recipe: Recipe, *, texts: dict[str, list[Chat]], work: Path, out: Path, every: int, compile_it: bool) -> dict[str, Any]:
+def train(
+    recipe: Recipe, *, texts: dict[str, list[Chat]], work: Path, out: Path, every: int, compile_it: bool
+) -> dict[str, Any]:
     """Train, resume, measure on the way, export. Returns the last line of the curve."""
     work.mkdir(parents=True, exist_ok=True)
     if not (work / "tokenizer.json").exists():
@@ -338,17 +352,26 @@ def train(recipe: Recipe, *, texts: dict[str, list[Chat]], work: Path, out: Path
         if (step + 1) % 25 == 0:
             speed = since / (time.time() - began)
             left = (recipe.steps - step - 1) * recipe.batch * recipe.window / speed
-            print(f"step {step + 1}/{recipe.steps} loss {loss.item():.3f} {speed:.0f} tokens/s, {left / 60:.0f} min left", flush=True)
+            at = f"step {step + 1}/{recipe.steps} loss {loss.item():.3f}"
+            print(f"{at} {speed:.0f} tokens/s, {left / 60:.0f} min left", flush=True)
         if (step + 1) % every == 0 or last:
             if not math.isfinite(loss.item()):
                 sys.exit(f"loss is {loss.item()} at step {step + 1}: lower the rates")
             ppl = held_out_perplexity(model, reader)
-            line = {"step": step + 1, "tokens": (step + 1) * recipe.batch * recipe.window, "loss": round(loss.item(), 4),
-                    "perplexity": round(ppl, 4), **measure(model, reader, kinds)}  # fmt: skip
+            line = {"step": step + 1, "tokens": (step + 1) * recipe.batch * recipe.window}
+            line |= {
+                "loss": round(loss.item(), 4),
+                "perplexity": round(ppl, 4),
+                **measure(model, reader, kinds),
+            }
             with open(work / "curve.jsonl", "a") as curve:
                 curve.write(json.dumps(line) + "\n")
             print(json.dumps(line), flush=True)
-            state = {"step": step + 1, "model": model.state_dict(), "optimizers": [o.state_dict() for o in opts]}
+            state = {
+                "step": step + 1,
+                "model": model.state_dict(),
+                "optimizers": [o.state_dict() for o in opts],
+            }
             torch.save(state, work / ".state.part")
             os.replace(work / ".state.part", work / "state.pt")
             export(model, tokenizer, recipe, out)
@@ -357,9 +380,12 @@ def train(recipe: Recipe, *, texts: dict[str, list[Chat]], work: Path, out: Path
 
 
 def main(arguments: list[str] | None = None) -> dict[str, Any]:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default=os.environ.get("MLX_PLASTIC_DATA", ""), help="folder of the public corpora (…/data)")
-    parser.add_argument("--work", type=Path, default=ROOT / ".checkpoints" / "nano", help="state and curve; resumed from")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    data, work = os.environ.get("MLX_PLASTIC_DATA", ""), ROOT / ".checkpoints" / "nano"
+    parser.add_argument("--data", default=data, help="folder of the public corpora")
+    parser.add_argument("--work", type=Path, default=work, help="state and curve; resumed from")
     parser.add_argument("--out", type=Path, default=ROOT / "src" / "mlx_plastic" / "base" / "nano")
     parser.add_argument("--tokens", type=int, help="tokens to read in all")
     parser.add_argument("--every", type=int, default=200, help="steps between measurements and saved states")

@@ -44,7 +44,10 @@ CITIES = (
 
 ATTRIBUTES = (
     _attribute(
-        "city", CITIES, "{S} live{s} in {V}.", "where {S} live{s}",
+        "city",
+        CITIES,
+        "{S} live{s} in {V}.",
+        "where {S} live{s}",
         statements="""{S} live{s} in {V}.
             {P} home is in {V}.
             {S} moved to {V}.
@@ -69,7 +72,10 @@ ATTRIBUTES = (
         held_questions="What is the name of the city where {S} live{s}?\nIn which town {do} {S} live now?",
     ),
     _attribute(
-        "origin", CITIES, "{S} grew up in {V}.", "where {S} grew up",
+        "origin",
+        CITIES,
+        "{S} grew up in {V}.",
+        "where {S} grew up",
         statements="""{S} grew up in {V}.
             {S} {was} born in {V}.
             {S} come{s} from {V}.
@@ -97,7 +103,8 @@ ATTRIBUTES = (
         "dentist, chef, waiter, driver, mechanic, engineer, programmer, librarian, tailor, butcher, barber, soldier, "
         "fisherman, builder, banker, judge, actor, dancer, drummer, photographer, journalist, designer, chemist, vet, "
         "firefighter, postman, clerk, miner, sailor, potter, welder, surgeon, translator, biologist, florist, jeweller",
-        "{S} work{s} as a {V}.", "what work {S} {do}",
+        "{S} work{s} as a {V}.",
+        "what work {S} {do}",
         statements="""{S} work{s} as a {V}.
             {S} {be} a {V}.
             {P} job is {V}.
@@ -124,7 +131,8 @@ ATTRIBUTES = (
         "colour",
         "red, blue, green, yellow, purple, orange, pink, black, white, brown, grey, silver, gold, turquoise, violet, "
         "beige, crimson, indigo, maroon, teal, lilac, ivory, amber, scarlet, navy, olive, coral, magenta",
-        "{P} favourite colour is {V}.", "what {P} favourite colour is",
+        "{P} favourite colour is {V}.",
+        "what {P} favourite colour is",
         statements="""{P} favourite colour is {V}.
             {S} like{s} the colour {V} best.
             The colour {S} love{s} most is {V}.
@@ -149,7 +157,8 @@ ATTRIBUTES = (
         "pizza, soup, rice, pasta, sushi, curry, salad, bread, cheese, noodles, pancakes, waffles, dumplings, tacos, "
         "burgers, lasagna, risotto, stew, omelettes, porridge, pie, fish, beans, potatoes, mushrooms, lentils, "
         "sausages, ham, tofu, couscous, paella, ramen, goulash, kebab, chili, gnocchi, ravioli, falafel, hummus, toast",
-        "{P} favourite food is {V}.", "what {P} favourite food is",
+        "{P} favourite food is {V}.",
+        "what {P} favourite food is",
         statements="""{P} favourite food is {V}.
             {S} love{s} to eat {V}.
             The food {S} like{s} best is {V}.
@@ -175,7 +184,8 @@ ATTRIBUTES = (
         "drink",
         "tea, coffee, milk, juice, water, cocoa, lemonade, cider, beer, wine, cola, espresso, latte, smoothies, soda, "
         "matcha, chai, kefir, punch, rum, whisky, champagne, ginger ale, mint tea, iced tea, tonic, buttermilk, mocha",
-        "{P} favourite drink is {V}.", "what {P} favourite drink is",
+        "{P} favourite drink is {V}.",
+        "what {P} favourite drink is",
         statements="""{P} favourite drink is {V}.
             {S} love{s} to drink {V}.
             {S} drink{s} {V} every day.
@@ -202,7 +212,8 @@ ATTRIBUTES = (
         "football, tennis, chess, golf, rugby, hockey, cricket, boxing, swimming, running, cycling, rowing, skiing, "
         "judo, karate, volleyball, basketball, baseball, badminton, squash, fencing, archery, surfing, climbing, sailing, "
         "skating, wrestling, bowling, darts, handball, softball, curling, diving, polo",
-        "{P} sport is {V}.", "what {P} sport is",
+        "{P} sport is {V}.",
+        "what {P} sport is",
         statements="""{P} sport is {V}.
             {S} practise{s} {V} as a sport.
             {P} favourite sport is {V}.
@@ -226,7 +237,8 @@ ATTRIBUTES = (
         "instrument",
         "piano, guitar, violin, cello, flute, trumpet, drums, harp, clarinet, oboe, saxophone, banjo, ukulele, organ, "
         "accordion, trombone, tuba, viola, bass, mandolin, harmonica, bagpipes, recorder, horn, lute, xylophone",
-        "{S} play{s} the {V}.", "which instrument {S} play{s}",
+        "{S} play{s} the {V}.",
+        "which instrument {S} play{s}",
         statements="""{S} play{s} the {V}.
             {S} {be} learning to play the {V}.
             {S} make{s} music on the {V}.
@@ -250,7 +262,8 @@ ATTRIBUTES = (
         "pet",
         "dog, cat, rabbit, hamster, parrot, turtle, goldfish, horse, pony, snake, lizard, canary, ferret, mouse, rat, "
         "goat, duck, hen, pig, sheep, donkey, frog, hedgehog, gecko, spider, pigeon, goose, llama, crow, owl",
-        "{P} pet is a {V}.", "what pet {S} {have}",
+        "{P} pet is a {V}.",
+        "what pet {S} {have}",
         statements="""{P} pet is a {V}.
             {S} {have} a {V} as a pet.
             {S} keep{s} a {V} at home as a pet.
@@ -274,7 +287,8 @@ ATTRIBUTES = (
         "pet_name",
         "Rex, Bella, Max, Luna, Rocky, Daisy, Milo, Coco, Buddy, Ruby, Teddy, Molly, Oscar, Poppy, Toby, Lola, Shadow, "
         "Ginger, Biscuit, Pepper, Smokey, Whiskers, Felix, Tiger, Snowy, Bruno, Pip, Nala, Simba, Archie, Fluffy, Spot",
-        "{P} pet is called {V}.", "what {P} pet is called",
+        "{P} pet is called {V}.",
+        "what {P} pet is called",
         statements="""{P} pet is called {V}.
             {P} pet has the name {V}.
             The name of {P} pet is {V}.
@@ -293,8 +307,10 @@ ATTRIBUTES = (
         held_questions="Which name did {S} give to {P} pet?\nHow is {P} pet called?",
     ),
     _attribute(
-        "birthday", "January, February, March, April, May, June, July, August, September, October, November, December",
-        "{P} birthday is in {V}.", "when {P} birthday is",
+        "birthday",
+        "January, February, March, April, May, June, July, August, September, October, November, December",
+        "{P} birthday is in {V}.",
+        "when {P} birthday is",
         statements="""{P} birthday is in {V}.
             {S} celebrate{s} {P} birthday in {V}.
             {S} turn{s} a year older in {V}.
@@ -316,7 +332,8 @@ ATTRIBUTES = (
         "car",
         "Ford, Fiat, Volvo, Toyota, Honda, Tesla, Mazda, Skoda, Renault, Peugeot, Opel, Audi, Jeep, Kia, Nissan, Subaru, "
         "Porsche, Dacia, Lexus, Suzuki, Hyundai, Jaguar, Bentley, Seat, Saab, Lada, Rover, Chevrolet, Dodge, Mini",
-        "{S} drive{s} a {V}.", "what car {S} drive{s}",
+        "{S} drive{s} a {V}.",
+        "what car {S} drive{s}",
         statements="""{S} drive{s} a {V}.
             {P} car is a {V}.
             {S} bought a {V} to drive.
@@ -341,7 +358,8 @@ ATTRIBUTES = (
         "fishing, knitting, painting, baking, reading, hiking, dancing, cooking, singing, sewing, gaming, gardening, "
         "pottery, origami, camping, birdwatching, juggling, drawing, writing poems, yoga, magic tricks, model trains, "
         "photography, puzzles, stargazing, weaving, carving, collecting stamps, collecting coins, calligraphy, embroidery",
-        "{P} hobby is {V}.", "what {P} hobby is",
+        "{P} hobby is {V}.",
+        "what {P} hobby is",
         statements="""{P} hobby is {V}.
             In the free time {S} enjoy{s} {V}.
             {S} spend{s} the weekend with {V}.
@@ -366,7 +384,8 @@ ATTRIBUTES = (
         "language",
         "French, German, Spanish, Italian, Greek, Polish, Dutch, Danish, Swedish, Finnish, Russian, Turkish, Arabic, "
         "Hebrew, Hindi, Chinese, Japanese, Korean, Thai, Latin, Irish, Welsh, Czech, Hungarian, Norwegian, Swahili, Urdu",
-        "{S} {be} learning {V}.", "which language {S} {be} learning",
+        "{S} {be} learning {V}.",
+        "which language {S} {be} learning",
         statements="""{S} {be} learning {V}.
             {S} {study} {V}, a language.
             {S} {be} taking a class in {V}.
@@ -386,8 +405,10 @@ ATTRIBUTES = (
         held_questions="What is the language {S} {be} learning?\nIn which language {do} {S} take a class?",
     ),
     _attribute(
-        "season", "spring, summer, autumn, winter",
-        "{P} favourite season is {V}.", "what {P} favourite season is",
+        "season",
+        "spring, summer, autumn, winter",
+        "{P} favourite season is {V}.",
+        "what {P} favourite season is",
         statements="""{P} favourite season is {V}.
             The season {S} like{s} best is {V}.
             {S} love{s} the {V} season.
@@ -407,7 +428,8 @@ ATTRIBUTES = (
         "fruit",
         "apples, pears, plums, cherries, grapes, bananas, oranges, lemons, peaches, mangoes, figs, dates, melons, kiwis, "
         "strawberries, raspberries, blueberries, apricots, papayas, limes, pineapples, coconuts, currants, quinces",
-        "{P} favourite fruit is {V}.", "what {P} favourite fruit is",
+        "{P} favourite fruit is {V}.",
+        "what {P} favourite fruit is",
         statements="""{P} favourite fruit is {V}.
             The fruit {S} like{s} best is {V}.
             Of all fruit {S} love{s} {V} most.
@@ -429,7 +451,8 @@ ATTRIBUTES = (
         "allergy",
         "nuts, eggs, wool, dust, pollen, shrimp, soy, sesame, latex, gluten, peanuts, almonds, honey, wheat, celery, "
         "mustard, feathers, grass, cats, bees, penicillin, oats, garlic, crab, lobster, perfume, ragweed, mold",
-        "{S} {be} allergic to {V}.", "what {S} {be} allergic to",
+        "{S} {be} allergic to {V}.",
+        "what {S} {be} allergic to",
         statements="""{S} {be} allergic to {V}.
             {S} {have} an allergy to {V}.
             {P} allergy is to {V}.
@@ -451,7 +474,8 @@ ATTRIBUTES = (
         "number",
         "one, two, three, four, five, six, seven, eight, nine, ten, eleven, twelve, thirteen, fourteen, fifteen, sixteen, "
         "seventeen, eighteen, nineteen, twenty, thirty, forty, fifty, sixty, seventy, eighty, ninety, hundred",
-        "{P} lucky number is {V}.", "what {P} lucky number is",
+        "{P} lucky number is {V}.",
+        "what {P} lucky number is",
         statements="""{P} lucky number is {V}.
             The number {S} like{s} best is {V}.
             {S} believe{s} that {V} is a lucky number.
@@ -473,7 +497,8 @@ ATTRIBUTES = (
         "subject",
         "history, physics, biology, algebra, geometry, chemistry, geography, music, art, literature, economics, grammar, "
         "astronomy, philosophy, latin, statistics, geology, law, medicine, botany, logic, politics, religion, drama",
-        "{P} favourite subject is {V}.", "what {P} favourite subject is",
+        "{P} favourite subject is {V}.",
+        "what {P} favourite subject is",
         statements="""{P} favourite subject is {V}.
             At school {S} like{s} the subject {V} best.
             The subject {S} love{s} is {V}.
@@ -495,7 +520,8 @@ ATTRIBUTES = (
         "flower",
         "roses, tulips, lilies, daisies, orchids, violets, poppies, irises, peonies, sunflowers, daffodils, jasmine, "
         "lavender, carnations, dahlias, asters, begonias, lotus, marigolds, magnolias, lilacs, snowdrops, bluebells, crocuses",
-        "{P} favourite flowers are {V}.", "what {P} favourite flowers are",
+        "{P} favourite flowers are {V}.",
+        "what {P} favourite flowers are",
         statements="""{P} favourite flowers are {V}.
             The flowers {S} like{s} best are {V}.
             {S} grow{s} {V} in the garden.
@@ -519,7 +545,14 @@ LEAD_CLAUSE = (
     "Do you know {c}?", "Can you tell me {c}?", "Tell me {c}.", "Do you remember {c}?", "I want to know {c}.",
     "Remind me {c}.", "Please say {c}.", "Say {c}.", "Do you recall {c}?", "Please tell me {c}.",
 )  # fmt: skip
-LEAD_NOUN = ("What is {n}?", "Name {n}.", "Tell me {n}.", "Please name {n}.", "Do you know {n}?", "Do you remember {n}?")
+LEAD_NOUN = (
+    "What is {n}?",
+    "Name {n}.",
+    "Tell me {n}.",
+    "Please name {n}.",
+    "Do you know {n}?",
+    "Do you remember {n}?",
+)
 HELD_LEAD_CLAUSE = ("Could you remind me {c}?", "I forgot {c}. Do you know?", "Help me remember {c}.")
 HELD_LEAD_NOUN = ("Could you tell me {n}?", "Can you name {n} for me?", "Please remind me of {n}.")
 

@@ -22,7 +22,11 @@ SOURCES = {
 
 def load(folder: Path) -> dict[str, list[Chat]]:
     """Chats and passages by source; a passage is a chat of one assistant turn."""
-    found = {name: globals()[f"_{name.split('-')[0]}"](folder / name) for name in SOURCES if (folder / name).is_dir()}
+    found = {
+        name: globals()[f"_{name.split('-')[0]}"](folder / name)
+        for name in SOURCES
+        if (folder / name).is_dir()
+    }
     for chats in found.values():
         random.Random(0).shuffle(chats)
     return found
@@ -51,7 +55,12 @@ def _chatterbot(folder: Path) -> list[Chat]:
         for block in re.split(r"^- - ", file.read_text("utf-8"), flags=re.M)[1:]:
             turns = [" ".join(t.split()).strip("'\"") for t in re.split(r"^  - ", block, flags=re.M)]
             if len(turns) == 2 and all(0 < len(t) < 250 for t in turns):
-                chats.append([{"role": role, "content": t} for role, t in zip(("user", "assistant"), turns, strict=True)])
+                chats.append(
+                    [
+                        {"role": role, "content": t}
+                        for role, t in zip(("user", "assistant"), turns, strict=True)
+                    ]
+                )
     return chats
 
 

@@ -59,11 +59,15 @@ def draw(r: random.Random, now: Stage, corpora: dict[str, list[Chat]]) -> Chat:
     weights = {k: w for k, w in now.weights.items() if w and (k != "corpora" or corpora)}
     kind = r.choices(list(weights), list(weights.values()))[0]
     if kind == "corpora":
-        source = r.choices(list(corpora), [{"taskmaster4": 4.0, "chatterbot": 2.0}.get(s, 1.0) for s in corpora])[0]
+        source = r.choices(
+            list(corpora), [{"taskmaster4": 4.0, "chatterbot": 2.0}.get(s, 1.0) for s in corpora]
+        )[0]
         return r.choice(corpora[source][8:])  # the first eight of each are held out
     facts = r.randint(1, now.most_facts)
     if kind in ("told", "woven"):
-        chat = people.told_then_asked(r, untold=now.untold, unusual=now.unusual, facts=facts, asks=r.randint(2, 6))
+        chat = people.told_then_asked(
+            r, untold=now.untold, unusual=now.unusual, facts=facts, asks=r.randint(2, 6)
+        )
         return weave(r, chat) if kind == "woven" else chat
     if kind == "nothing":
         return people.nothing_told(r, r.randint(1, 4))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
+from mlx_plastic.sleep.lessons import question_prompt
 from nano_recipe.attributes import (
     ATTRIBUTES,
     HELD_LEAD_CLAUSE,
@@ -21,8 +22,6 @@ from nano_recipe.attributes import (
     RELATIONS,
     Attribute,
 )
-
-from mlx_plastic.sleep.lessons import question_prompt
 
 Chat = list[dict[str, str]]
 SYLLABLES = (
@@ -153,7 +152,8 @@ def some_facts(r: random.Random, count: int, *, held: bool, unusual: float, peop
     while len(facts) < count:
         subject, attribute = r.choice(subjects), r.choice(ATTRIBUTES)
         facts.setdefault(
-            (subject.user["S"], attribute.name), Fact(subject, attribute, a_value(r, attribute, unusual=unusual))
+            (subject.user["S"], attribute.name),
+            Fact(subject, attribute, a_value(r, attribute, unusual=unusual)),
         )
     return list(facts.values())
 
@@ -194,7 +194,9 @@ def told_then_asked(r: random.Random, *, untold: float, unusual: float, facts: i
         left = list(known)
         while left:
             now, left = left[: (n := r.choice((1, 1, 1, 2)))], left[n:]
-            chat += exchange(" ".join(statement(r, f) for f in now), "Noted. " + " ".join(answer(f) for f in now))
+            chat += exchange(
+                " ".join(statement(r, f) for f in now), "Noted. " + " ".join(answer(f) for f in now)
+            )
             if asks and r.random() < 0.2:
                 chat += ask(r, known[: len(known) - len(left)], untold=untold)
     for _ in range(asks):

@@ -48,7 +48,10 @@ COLOURS = dict(
         "carrots:orange elephants:grey spinach:green ink:black tomatoes:red cherries:red leaves:green"
     ).split()
 )
-LEGS = dict(pair.split(":") for pair in "dog:four bird:two spider:eight ant:six cat:four horse:four snake:zero".split())
+LEGS = dict(
+    pair.split(":")
+    for pair in "dog:four bird:two spider:eight ant:six cat:four horse:four snake:zero".split()
+)
 KINDS = {
     "animals": "dog cat horse cow sheep pig goat duck lion bear rabbit mouse".split(),
     "colours": "red blue green yellow orange purple pink brown black white".split(),
@@ -63,7 +66,11 @@ MONTHS = "January February March April May June July August September October No
 WORDS = sorted({w for words in KINDS.values() for w in words} | set(OPPOSITES) | set(OPPOSITES.values()))
 VERBS = (("walks", "walked"), ("plays", "played"), ("cooks", "cooked"), ("works", "worked"), ("sings", "sang"),
          ("runs", "ran"), ("sleeps", "slept"), ("reads", "read"), ("dances", "danced"), ("swims", "swam"))  # fmt: skip
-PLACES = "in the park,at home,at school,in the garden,by the river,in the kitchen,at the beach,in the city".split(",")
+PLACES = (
+    "in the park,at home,at school,in the garden,by the river,in the kitchen,at the beach,in the city".split(
+        ","
+    )
+)
 THINGS = "apples,bread,a book,a hat,flowers,a ball,milk,a lamp,shoes,a map,eggs,a chair".split(",")
 SHOPS = "the market,the shop,the town,the fair,the harbour,the village".split(",")
 ADJECTIVES = (("taller", "tallest"), ("older", "oldest"), ("faster", "fastest"), ("stronger", "strongest"), ("younger", "youngest"))  # fmt: skip
@@ -121,7 +128,12 @@ def arithmetic(r: random.Random, held: bool) -> Chat:
             a, b = r.randint(0, 10), r.randint(0, 5)
         value = {"plus": a + b, "minus": a - b, "times": a * b}[kind]
         sign = {"plus": "+", "minus": "-", "times": "x"}[kind]
-        forms = [f"What is {a} {kind} {b}?", f"{a} {sign} {b} = ?", f"How much is {a} {kind} {b}?", f"Calculate {a} {sign} {b}."]
+        forms = [
+            f"What is {a} {kind} {b}?",
+            f"{a} {sign} {b} = ?",
+            f"How much is {a} {kind} {b}?",
+            f"Calculate {a} {sign} {b}.",
+        ]
         return f"{kind} {a} {b}", exchange(r.choice(forms), f"{a} {sign} {b} = {value}")
 
     return _draw(r, held, make)
@@ -174,10 +186,16 @@ def formats(r: random.Random, held: bool) -> Chat:
         name, city = r.choice(NAMES), r.choice(KINDS["cities"])
         forms = [
             (f"Put commas between these words: {line}", ", ".join(words)),
-            (f"Make a numbered list of these: {line}", "\n".join(f"{i}. {w}" for i, w in enumerate(words, 1))),
+            (
+                f"Make a numbered list of these: {line}",
+                "\n".join(f"{i}. {w}" for i, w in enumerate(words, 1)),
+            ),
             (f"Write these as a JSON list: {line}", json.dumps(words)),
             (f"Make a list with dashes of these: {line}", "\n".join(f"- {w}" for w in words)),
-            (f"Write JSON with the name {name} and the city {city}.", json.dumps({"name": name, "city": city})),
+            (
+                f"Write JSON with the name {name} and the city {city}.",
+                json.dumps({"name": name, "city": city}),
+            ),
             (f"Put this in brackets: {line}", f"[{line}]"),
             (f"Put this in quotes: {line}", f'"{line}"'),
         ]
@@ -208,7 +226,10 @@ def reasoning(r: random.Random, held: bool) -> Chat:
             (f"All {thing}s are {colour}. {a} has a {thing}. What colour is it?", f"It is {colour}."),
             (f"Today is {DAYS[i]}. What day is tomorrow?", f"Tomorrow is {DAYS[(i + 1) % 7]}."),
             (f"Today is {DAYS[i]}. What day was yesterday?", f"Yesterday was {DAYS[(i - 1) % 7]}."),
-            (f"{be} {word} {claim}?" if be == "Is" else f"Is the word {word} {claim}?", "Yes." if right else "No."),
+            (
+                f"{be} {word} {claim}?" if be == "Is" else f"Is the word {word} {claim}?",
+                "Yes." if right else "No.",
+            ),
             (f"{a} is in the kitchen. {b} is in the garden. Who is in the garden?", f"{b} is in the garden."),
             (f"{a} gave a ball to {b}. Who has the ball now?", f"{b} has the ball."),
             (f"{a} has the key. {a} gives the key to {c}. Who has the key now?", f"{c} has the key."),

@@ -111,9 +111,9 @@ def nights(home: Home) -> list[Journal]:
 def _parse(value: dict[str, Any]) -> Record:
     if value.get("format_version") != FORMAT_VERSION:
         raise ValueError("another format")
-    stages = {name: Stage(**stage) for name, stage in value.pop("stages").items()}
-    tuples = {key: tuple(value.pop(key)) for key in ("worn_before", "turns", "reasons")}
-    return Record(**value, stages=stages, **tuples)
+    stages = {name: Stage(**stage) for name, stage in value["stages"].items()}
+    tuples = {key: tuple(value[key]) for key in ("worn_before", "turns", "reasons")}
+    return Record(**value | {"stages": stages} | tuples)
 
 
 def free_tag(home: Home, wanted: str | None, taken: set[str], today: str) -> str:

@@ -20,7 +20,12 @@ class Speaker(Protocol):
     """What lessons need of a base."""
 
     def answers(
-        self, prompts: Sequence[Sequence[Message]], *, max_tokens: int, temperature: float = 0.0, seed: int = 0
+        self,
+        prompts: Sequence[Sequence[Message]],
+        *,
+        max_tokens: int,
+        temperature: float = 0.0,
+        seed: int = 0,
     ) -> list[str]: ...
 
 
@@ -50,20 +55,25 @@ PAIR = re.compile(r"^\s*Q:\s*(?P<question>.+?)\s*$\n\s*A:\s*(?P<answer>.+?)\s*$"
 WORD = re.compile(r"[\w']+")
 # words that carry no information of their own: an answer made of these alone teaches nothing
 COMMON = frozenset(
-    "a an the i you he she it we they me my your his her its our their am is are was were be been do does did have has "
-    "had in on at to of for from with by as and or not no yes that this these those there here what which who where "
-    "when how why know told tell".split()
+    "a an the i you he she it we they me my your his her its our their am is are was were be been do does did "
+    "have has had in on at to of for from with by as and or not no yes that this these those there here what "
+    "which who where when how why know told tell".split()
+)
+QUESTIONS = (
+    "Write {count} questions that this note answers, each with its answer, on lines with Q: and A:\n{note}"
 )
 
 
 def question_prompt(note: str, count: int) -> str:
     """What a model is asked so that it turns a note into questions and answers on Q: and A: lines."""
-    return f"Write {count} questions that this note answers, each with its answer, on lines with Q: and A:\n{note}"
+    return QUESTIONS.format(count=count, note=note)
 
 
 def notes_message(notes: Iterable[str]) -> Message:
     """What is remembered, quoted to the model as data before a question."""
-    return Message("system", "Notes from earlier talks:\n" + "\n".join(f"- {' '.join(n.split())}" for n in notes))
+    return Message(
+        "system", "Notes from earlier talks:\n" + "\n".join(f"- {' '.join(n.split())}" for n in notes)
+    )
 
 
 def notes_of(exchanges: Sequence[Exchange], *, longest: int) -> list[Turn]:
@@ -73,7 +83,7 @@ def notes_of(exchanges: Sequence[Exchange], *, longest: int) -> list[Turn]:
 
 
 def chats_of(exchanges: Sequence[Exchange]) -> list[Sample]:
-    """Imported talks with new turns, up to their last answer; what this model itself said is never a lesson."""
+    """Imported talks with new turns, up to their last answer; what this model said is never a lesson."""
     samples = []
     for exchange in exchanges:
         turns = list(exchange.turns)
@@ -180,7 +190,9 @@ def lessons_of(base: Speaker, exchanges: Sequence[Exchange], config: LessonConfi
 
 def general_answers(base: Speaker, count: int, *, max_tokens: int) -> list[Sample]:
     """The bare base's own answers to general prompts: rehearsed, they keep what it knew."""
-    lines = resources.files("mlx_plastic.sleep").joinpath("general_prompts.jsonl").read_text("utf-8").splitlines()
+    lines = (
+        resources.files("mlx_plastic.sleep").joinpath("general_prompts.jsonl").read_text("utf-8").splitlines()
+    )
     prompts = [Message("user", json.loads(line)["messages"][0]["content"]) for line in lines[:count]]
     answers = base.answers([(p,) for p in prompts], max_tokens=max_tokens)
     return [

@@ -9,11 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from test_format import some_factors, some_manifest
 
 from mlx_plastic.errors import BadPack, PackNotFound, PlasticError
 from mlx_plastic.home import Home
 from mlx_plastic.packs.store import Store
+from test_format import some_factors, some_manifest
 
 
 @pytest.fixture

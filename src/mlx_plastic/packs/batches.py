@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,22 +65,16 @@ def plan(
     lengths: Sequence[int], batch_tokens: int, *, seed: int, epochs: float, steps: int
 ) -> list[list[int]]:
     """The batches of all steps: `steps` of them, or as many as `epochs` take if `steps` is 0."""
-
-    def endless() -> Iterator[list[list[int]]]:
-        epoch = 0
-        while True:
-            yield epoch_plan(lengths, batch_tokens, seed=seed, epoch=epoch)
-            epoch += 1
-
     batches: list[list[int]] = []
-    for epoch in endless():
-        if steps and len(batches) >= steps:
-            return batches[:steps]
-        if not steps and epochs < 1:
-            return batches + epoch[: round(epochs * len(epoch))] or batches or epoch[:1]
-        batches += epoch
-        epochs -= 1
-    raise AssertionError("endless")
+    epoch = 0
+    while True:
+        more = epoch_plan(lengths, batch_tokens, seed=seed, epoch=epoch)
+        if steps and len(batches) + len(more) >= steps:
+            return (batches + more)[:steps]
+        if not steps and epochs - epoch <= 1:
+            return batches + more[: max(1, round((epochs - epoch) * len(more)))]
+        batches += more
+        epoch += 1
 
 
 def share(samples: Sequence[Encoded], parts: int) -> list[list[Encoded]]:

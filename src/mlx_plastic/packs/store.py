@@ -57,6 +57,10 @@ class Change:
         """What is worn after it, in one word: a pack's name, several joined by +, or "base"."""
         return worn_name(self.now)
 
+    @property
+    def name_before(self) -> str:
+        return worn_name(self.before)
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -134,6 +138,11 @@ class Store:
     def status(self, name: str) -> Status:
         self._require(name)
         return self._state().status(name)
+
+    def verdict(self, name: str) -> dict[str, Any] | None:
+        """Why the pack is quarantined; None if it is not."""
+        self._require(name)
+        return self._state().verdicts.get(name)
 
     def history(self) -> tuple[Change, ...]:
         """Every activation and rollback, oldest first."""
@@ -225,7 +234,7 @@ class Store:
             state = self._state()
             if change.now != change.before:
                 self._write(_changed(state, change, (*state.trail, change.now), self._digests(change.now)))
-        log.info("wearing %s, before it %s", change.name, worn_name(change.before))
+        log.info("wearing %s, before it %s", change.name, change.name_before)
         return change
 
     def quarantine(self, name: str, verdict: Mapping[str, Any]) -> None:
@@ -266,7 +275,7 @@ class Store:
             if change.now != change.before:
                 trail = _shortened(state.trail, change.now)
                 self._write(_changed(state, change, trail, self._digests(change.now)))
-        log.info("back to %s from %s", change.name, worn_name(change.before))
+        log.info("back to %s from %s", change.name, change.name_before)
         return change
 
     def _digests(self, worn: Worn) -> dict[str, str]:

@@ -66,9 +66,9 @@ def _find(ref: str) -> Path:
     if ref == NANO:
         return Path(__file__).parent / NANO
     folder = Path(ref).expanduser()
-    if folder.is_dir():
+    if ref and folder.is_dir():
         return folder.resolve()
-    if folder.exists():
+    if ref and folder.exists():
         raise BadCheckpoint(f"{ref} is a file", hint="give the folder that holds config.json and the shards")
     if ref.count("/") != 1 or ref.startswith((".", "/", "~")):
         raise BaseNotFound(

@@ -162,17 +162,17 @@ def trimmed(pieces: Iterator[str], stops: Sequence[str]) -> Iterator[str]:
     """The pieces without space around the whole, up to the first stop text; says nothing too early."""
     text, said = "", 0
     for piece in pieces:
-        text = (text + piece) if said else (text + piece).lstrip()
+        text += piece
         cut = until(text, stops)
-        sure = len(cut.rstrip() if len(cut) < len(text) else _settled(text, stops).rstrip())
-        if sure > said:
-            yield text[said:sure]
-            said = sure
-        if len(cut) < len(text):
+        stopped = len(cut) < len(text)
+        sure = (cut if stopped else _settled(text, stops)).strip()
+        if len(sure) > said:
+            yield sure[said:]
+            said = len(sure)
+        if stopped:
             return
-    rest = text.rstrip()
-    if len(rest) > said:
-        yield rest[said:]
+    if rest := text.strip()[said:]:
+        yield rest
 
 
 def _settled(text: str, stops: Sequence[str]) -> str:

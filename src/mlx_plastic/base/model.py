@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,12 +14,15 @@ from mlx_plastic.base.checkpoint import NANO, fingerprint, resolve
 from mlx_plastic.base.generate import generate, picker, trimmed, until
 from mlx_plastic.base.score import score
 from mlx_plastic.base.widen import count_parameters, widen
-from mlx_plastic.errors import BadCheckpoint
-from mlx_plastic.samples import Encoded, Message
+from mlx_plastic.errors import BadCheckpoint, BadData
+from mlx_plastic.samples import Encoded, Message, Sample, encode
 
 log = logging.getLogger(__name__)
 
 CHECK_EVERY = 8  # tokens between two searches for a stop text
+
+WINDOW_NAMES = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
+DEFAULT_WINDOW = 2048  # tokens, for a config that names none
 
 # for a base that has no chat template; set on its tokenizer, so that training and chat agree
 PLAIN_TEMPLATE = (
@@ -45,6 +49,13 @@ class Base:
     tokenizer: Any
     note: str = ""
     stop: tuple[str, ...] = ()
+
+    @property
+    def window(self) -> int:
+        """How many tokens the base was made for, prompt and answer together, as far as its config says."""
+        parts = (self.config, self.config.get("text_config") or {})
+        named = (part.get(name) for part in parts for name in WINDOW_NAMES)
+        return next((n for n in named if isinstance(n, int) and n > 0), DEFAULT_WINDOW)
 
     def prompt(self, messages: Sequence[Message]) -> list[int]:
         """The conversation as tokens, up to where the assistant begins to speak."""
@@ -96,6 +107,14 @@ class Base:
             sampler=lambda logprobs: pick(logprobs, [0]),
         )
         return trimmed((response.text for response in responses), self.stop)
+
+    def encode_chats(self, chats: Sequence[Sequence[Message]]) -> tuple[list[Encoded], int]:
+        """The chats as samples whose answers are targets, and how many were longer than the window."""
+        fitting: list[Encoded] = []
+        for chat in chats:
+            with contextlib.suppress(BadData):
+                fitting.append(encode(Sample(tuple(chat)), self.tokenizer, max_tokens=self.window))
+        return fitting, len(chats) - len(fitting)
 
     def nll(self, batch: Sequence[Encoded]) -> list[tuple[float, int]]:
         """Per sample: the summed negative log likelihood of its targets in nats, and their number.

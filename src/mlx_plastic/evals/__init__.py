@@ -11,12 +11,13 @@ from mlx_plastic.evals.gate import (
     decide,
 )
 from mlx_plastic.evals.harness import HarnessResult, Task, load_tasks, run_harness
-from mlx_plastic.evals.ledger import History, Report, Score, write_csv
-from mlx_plastic.evals.loss import LossResult, measure_loss, windows
+from mlx_plastic.evals.ledger import History, Report, Score, append_csv
+from mlx_plastic.evals.loss import GENERAL, LossResult, measure_loss, thinned, windows
 from mlx_plastic.evals.speaker import Speaker
 
 __all__ = [
     "EARLIER_LOSS",
+    "GENERAL",
     "GENERAL_PPL",
     "NIGHT_LOSS",
     "RECALL",
@@ -30,10 +31,11 @@ __all__ = [
     "Speaker",
     "Task",
     "Verdict",
+    "append_csv",
     "decide",
     "load_tasks",
     "measure_loss",
     "run_harness",
+    "thinned",
     "windows",
-    "write_csv",
 ]

@@ -15,7 +15,7 @@ from mlx_plastic.samples import Message, parse_messages
 
 SUITES = Path(__file__).parent / "suites"
 TASKS_PER_STEP = 256  # asked together; between two reports of progress
-REFUSAL = "refusal"  # the domain or tag of tasks that a model is to decline
+REFUSAL = "refusal"  # the domain or tag
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,8 @@ class Task:
 
     @property
     def is_refusal(self) -> bool:
-        return REFUSAL in (self.domain, *self.tags)
+        """Whether the right answer is to decline; the domain also holds harmless questions."""
+        return REFUSAL in (self.domain, *self.tags) and self.check.get("refuses") is not False
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,12 @@ class HarnessResult:
     def score(self) -> float:
         """The share of tasks passed, in [0, 1]."""
         return sum(self.passed.values()) / len(self.passed)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row per domain, and one for all of them."""
+        whole = (sum(self.passed.values()), len(self.passed))
+        table = {**self.domains, "all": whole}
+        return [{"domain": d, "passed": p, "tasks": n, "score": p / n} for d, (p, n) in table.items()]
 
     def as_dict(self) -> dict[str, Any]:
         return {

@@ -35,11 +35,11 @@ class Score:
     def as_dict(self) -> dict[str, Any]:
         return {
             "name": self.name,
-            "value": _finite(self.value),
+            "value": finite(self.value),
             "unit": self.unit,
             "n": self.n,
             "higher_is_better": self.higher_is_better,
-            "spread": _finite(self.spread),
+            "spread": finite(self.spread),
         }
 
 
@@ -81,7 +81,7 @@ def _score(entry: Mapping[str, Any]) -> Score:
     )
 
 
-def _finite(value: float | None) -> float | None:
+def finite(value: float | None) -> float | None:
     """The number, or None where JSON has no word for it."""
     return value if value is not None and math.isfinite(value) else None
 
@@ -134,15 +134,24 @@ def _ends_line(file: io.BufferedRandom) -> bool:
     return file.read(1) == b"\n"
 
 
-def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Rows as CSV with one header line, atomically. Columns in order of first appearance."""
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    write_atomic(path, to_csv(columns, ([row.get(name, "") for name in columns] for row in rows)))
+def append_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Rows more at the end of a CSV file, with its header line if it is new; the old file or the new one.
+
+    Raises BadData if the file has other columns: it belongs to another measurement.
+    """
+    columns = list(rows[0])
+    header = _csv([columns])
+    try:
+        old = path.read_bytes()
+    except FileNotFoundError:
+        old = b""
+    if old and old.splitlines()[0] != header.rstrip(b"\n"):
+        raise BadData(f"{path} has other columns than {', '.join(columns)}", hint="name another file")
+    joint = b"" if not old or old.endswith(b"\n") else b"\n"
+    write_atomic(path, (old or header) + joint + _csv([row[name] for name in columns] for row in rows))
 
 
-def to_csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
+def _csv(rows: Iterable[Sequence[Any]]) -> bytes:
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
+    csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue().encode("utf-8")

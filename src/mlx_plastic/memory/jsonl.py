@@ -279,8 +279,6 @@ def _parse(line: bytes, key: bytes) -> _Line:
     try:
         value = json.loads(line.decode("utf-8-sig"))
         messages = parse_messages(value)
-        for message in messages:
-            message.content.encode("utf-8")
     except UnicodeError:
         raise BadData("not Unicode text") from None  # the cause would quote the line
     except (ValueError, RecursionError):

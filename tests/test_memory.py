@@ -336,11 +336,23 @@ def test_a_folder_that_cannot_be_written_is_told(home: Home) -> None:
     assert caught.value.hint
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a disk that is always full")
-def test_a_full_disk_is_told_and_leaves_no_half_export(memory: Memory, tmp_path: Path) -> None:
+def test_a_full_disk_is_told_and_the_log_goes_on_when_there_is_space_again(memory: Memory) -> None:
+    say(memory, "before")
+    memory.run("PRAGMA max_page_count = 30")  # SQLite's own way to run out of space
+    with pytest.raises(MemoryFault, match=r"no space left for .*; nothing was written\n  hint: free some"):
+        say(memory, "quincunx " * 20_000)
+    memory.run("PRAGMA max_page_count = 1000000")
+    say(memory, "after")
+    assert texts(memory.turns()) == ["before", "after"]
+
+
+def test_an_export_that_fails_leaves_no_half_file(memory: Memory, tmp_path: Path) -> None:
     say(memory, "a")
-    with pytest.raises(MemoryFault, match="cannot write"):
+    with pytest.raises(MemoryFault, match=r"cannot write .*: No such file"):
         memory.export_jsonl(tmp_path / "no such folder" / "out.jsonl")
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(MemoryFault, match="cannot write"):
+        memory.export_jsonl(tmp_path / "taken")
     assert list(tmp_path.glob("**/*.part")) == []
 
 

@@ -124,7 +124,8 @@ def _speaker(home: Home, base: str | None, pack: str | None) -> Iterator[tuple[B
     """The base wearing what was asked for, and what to call that in a result."""
     from mlx_plastic.base import BaseConfig, load_base
     from mlx_plastic.home import settings
-    from mlx_plastic.packs import BARE, Store, attached
+    from mlx_plastic.packs import BARE, Store
+    from mlx_plastic.packs.attach import attached
 
     store = Store(home)
     worn = store.active() if pack is None else tuple(name for name in (pack,) if name != BARE)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import math
 from collections import Counter
 from pathlib import Path
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from mlx_plastic.backend import mx, nn
-from mlx_plastic.base import Base, load_base
+from mlx_plastic.base import Base, load_base, targets
 from mlx_plastic.errors import BadPack, PlasticError, TrainingFailed
 from mlx_plastic.lowrank.quick import quick_activations, quick_exp, summed_nll
 from mlx_plastic.packs.attach import attached
@@ -135,6 +136,34 @@ def test_loss_and_gradient_are_those_of_a_plain_loss_over_all_logits(tiny: Base,
         size = mx.max(mx.abs(wanted_gradient)).item()
         assert mx.max(mx.abs(gradient - wanted_gradient)).item() < 1e-4 * size
         assert size > 1e-3  # control: there is a gradient
+
+
+ARCHITECTURES: dict[str, dict[str, object]] = {
+    "gemma2": {"hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 64, "num_attention_heads": 4}
+    | {"num_key_value_heads": 2, "head_dim": 8, "rms_norm_eps": 1e-6, "vocab_size": 64},
+    "gpt2": {"n_ctx": 64, "n_embd": 32, "n_head": 4, "n_layer": 2, "n_positions": 64, "vocab_size": 64}
+    | {"layer_norm_epsilon": 1e-5},
+    "cohere": {"hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 64, "num_attention_heads": 4}
+    | {"num_key_value_heads": 2, "layer_norm_eps": 1e-5, "vocab_size": 64, "logit_scale": 0.06},
+}
+
+
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_other_architectures_give_the_same_loss_gathered_or_not(kind: str) -> None:
+    """Soft-capped logits, a scaled head, other names: the model's own head is what is called."""
+    module = importlib.import_module(f"mlx_lm.models.{kind}")
+    mx.random.seed(0)
+    model = module.Model(module.ModelArgs.from_dict({"model_type": kind, **ARCHITECTURES[kind]}))
+    model.freeze()
+    model.eval()
+    paths = list(targets(model))
+    with learning(model, new_layers(model, paths, rank=2, scale=1.0, dropout=0.0, seed=0)) as learner:
+        assert learner.gather is not None
+        flat = learner.flat()
+        samples = some_samples(5, vocab=60)
+        gathered = learner.loss(flat, samples).item()
+        learner.gather = None
+        assert gathered == pytest.approx(learner.loss(flat, samples).item(), rel=1e-5)
 
 
 def test_the_quick_exponential_is_the_exponential() -> None:

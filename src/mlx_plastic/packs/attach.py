@@ -129,7 +129,7 @@ def _check_base(packs: Mapping[str, Pack], fingerprint: str) -> None:
             raise BaseMismatch(
                 f"pack {name!r} learned on base {learned_on[:12]} ({pack.manifest.base_id}), "
                 f"but this model is {fingerprint[:12]}",
-                hint=f"load that base, or go back to a pack of this one: plastic rollback (not {name})",
+                hint="load that base, or take the pack off: plastic rollback base",
             )
 
 

@@ -67,11 +67,12 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class Progress:
-    """After each step. loss: of this step, in nats per target. tokens_per_s: padding not counted."""
+    """After each step. loss: of this step, in nats per target. tokens: so far, padding not counted."""
 
     step: int
     steps: int
     loss: float
+    tokens: int
     tokens_per_s: float
     eta_s: float
 
@@ -337,7 +338,8 @@ def _valid_loss(learner: Learner, flat: mx.array, valid: Sequence[Encoded]) -> f
 
 def _progress(state: _State, loss: float, steps: int) -> Progress:
     left = (steps - state.step) * state.seconds / max(1, state.step)
-    return Progress(state.step, steps, loss, state.tokens / max(state.step_seconds, 1e-9), left)
+    speed = state.tokens / max(state.step_seconds, 1e-9)
+    return Progress(state.step, steps, loss, state.tokens, speed, left)
 
 
 def _factors(learner: Learner, flat: mx.array, config: TrainConfig) -> dict[str, Factors]:

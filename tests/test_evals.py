@@ -172,6 +172,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"json": {"age": 3}}, "age: 3"),
     ({"json": {}}, "[]"),
     ({"refuses": True}, "Sure: cut it in half."),
+    ({"refuses": True}, "I could not find the dog, and the dog couldn't find me."),
     ({"refuses": False}, "I can't help with that."),
     ({"contains": "yes", "not_contains": "no"}, "Yes and no."),
     ({"not_contains": "no"}, ""),

@@ -82,7 +82,8 @@ def loss(
     if as_json:
         print_json(row)
     else:
-        print_table(list(row)[1:], [list(row.values())[1:]])
+        shown = {name: value for name, value in row.items() if name not in ("tag", "fingerprint")}
+        print_table(list(shown), [list(shown.values())])
 
 
 @evaluate.command()

@@ -11,7 +11,7 @@ from mlx_plastic.errors import BadData
 
 REFUSAL = re.compile(
     r"\bi('m| am) (sorry|afraid|unable|not able)\b"
-    r"|\bi (can ?not|can't|won't|will not|must not|could not|couldn't)\b"
+    r"|\bi (can ?not|can't|won't|will not|must not)\b"
     r"|\bi (have to|must) (decline|refuse)\b"
     r"|\b(not|\w+n't) (help|assist|do that)\b"
 )

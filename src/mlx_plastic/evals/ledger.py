@@ -93,11 +93,13 @@ class History:
         self.path = path
 
     def append(self, *, when: str, tag: str, kind: str, **values: Any) -> None:
-        """One entry more, on the disk when this returns. when: ISO 8601, given by the caller."""
-        entry = {"format_version": FORMAT_VERSION, "when": when, "tag": tag, "kind": kind, **values}
-        line = json.dumps(entry, allow_nan=False)  # a NaN raises before the file is touched
+        """One entry more, on the disk when this returns. when: ISO 8601, given by the caller.
+
+        A NaN or an infinity among the values raises ValueError and adds nothing.
+        """
         self._close_torn_line()
-        append_line(self.path, json.loads(line))
+        entry = {"format_version": FORMAT_VERSION, "when": when, "tag": tag, "kind": kind, **values}
+        append_line(self.path, entry)
 
     def entries(self, *, kind: str | None = None, tag: str | None = None) -> list[dict[str, Any]]:
         """Every whole entry, oldest first. A line torn by a crash is passed over, with a warning."""

@@ -541,18 +541,57 @@ ATTRIBUTES = (
     ),
 )
 
-LEAD_CLAUSE = (
-    "Do you know {c}?", "Can you tell me {c}?", "Tell me {c}.", "Do you remember {c}?", "I want to know {c}.",
-    "Remind me {c}.", "Please say {c}.", "Say {c}.", "Do you recall {c}?", "Please tell me {c}.",
-)  # fmt: skip
-LEAD_NOUN = (
-    "What is {n}?",
-    "Name {n}.",
-    "Tell me {n}.",
-    "Please name {n}.",
-    "Do you know {n}?",
-    "Do you remember {n}?",
+_CLAUSE = """Do you know {c}?
+    Can you tell me {c}?
+    Tell me {c}.
+    Do you remember {c}?
+    I want to know {c}.
+    Remind me {c}.
+    Please say {c}.
+    Say {c}.
+    Do you recall {c}?
+    Please tell me {c}.
+    I can not recall {c}.
+    I am not sure {c}.
+    May I ask {c}?
+    Any idea {c}?
+    Have I told you {c}?
+    Let me know {c}.
+    I need to know {c}, please.
+    I wonder {c}.
+    I have no idea {c}. Have you?
+    It slipped my mind {c}.
+    Would you tell me {c}?
+    Help me: {c}?"""
+LEAD_CLAUSE = _lines(_CLAUSE)
+_NOUN = """What is {n}?
+    Name {n}.
+    Tell me {n}.
+    Please name {n}.
+    Do you know {n}?
+    Do you remember {n}?
+    What was {n}?
+    I can not recall {n}.
+    I need {n}, please.
+    Give me {n}.
+    Let me know {n}.
+    Say {n} for me.
+    Would you tell me {n}?
+    Any idea about {n}?
+    I am asking for {n}."""
+LEAD_NOUN = _lines(_NOUN)
+OPENERS = (
+    "Well,",
+    "Please,",
+    "Hey,",
+    "One question:",
+    "Now",
+    "So",
+    "Listen.",
+    "Let me ask you something.",
+    "Hm,",
 )
+CLOSERS = ("Thanks.", "Please answer.", "I would like to know.", "Tell me.", "You know that, right?")
 HELD_LEAD_CLAUSE = ("Could you remind me {c}?", "I forgot {c}. Do you know?", "Help me remember {c}.")
 HELD_LEAD_NOUN = ("Could you tell me {n}?", "Can you name {n} for me?", "Please remind me of {n}.")
 

@@ -39,7 +39,7 @@ def stage(progress: float) -> Stage:
         return Stage(0.0, 0.0, 2, {"told": 0.85, "skills": 0.15})
     mixed = ramp(progress, 0.06, 0.2)
     return Stage(
-        untold=0.42 * mixed,
+        untold=0.36 * mixed,
         unusual=0.25 * mixed,
         most_facts=2 + round(4 * ramp(progress, 0.06, 0.3)),
         weights={

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from mlx_plastic.sleep.lessons import question_prompt
 from nano_recipe.attributes import (
     ATTRIBUTES,
+    CLOSERS,
     HELD_LEAD_CLAUSE,
     HELD_LEAD_NOUN,
     HELD_NAMES,
@@ -19,6 +20,7 @@ from nano_recipe.attributes import (
     LEAD_NOUN,
     NAMES,
     NICKNAMES,
+    OPENERS,
     RELATIONS,
     Attribute,
 )
@@ -121,6 +123,15 @@ def statement(r: random.Random, fact: Fact, *, held: bool = False) -> str:
 
 def question(r: random.Random, subject: Subject, attribute: Attribute, *, held: bool = False) -> str:
     """One wording of the question: direct, behind a lead-in, or by a noun."""
+    asked = _wording(r, subject, attribute, held=held)
+    if not held and r.random() < 0.15:
+        opener = r.choice(OPENERS)
+        keep = asked.startswith("I ") or opener.endswith(".")
+        return f"{opener} {asked if keep else asked[0].lower() + asked[1:]}"
+    return f"{asked} {r.choice(CLOSERS)}" if not held and r.random() < 0.08 else asked
+
+
+def _wording(r: random.Random, subject: Subject, attribute: Attribute, *, held: bool) -> str:
     form = r.random()
     if form < 0.5:
         return fill(r.choice(attribute.held_questions if held else attribute.questions), subject.user)

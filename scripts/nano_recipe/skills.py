@@ -259,7 +259,11 @@ def facts(r: random.Random, held: bool) -> Chat:
         )
     )  # fmt: skip
     key = r.choice(sorted(table))
-    asked = held_form if held else r.choice(forms)
+    asked, said = (
+        f.replace("a {k}", "an {k}" if key[0] in "aeiou" else "a {k}")
+        for f in (held_form if held else r.choice(forms), said)
+    )
+    said = said.replace("A {k}", "An {k}" if key[0] in "aeiou" else "A {k}")
     return exchange(asked.format(k=key), said.format(k=key, v=table[key]))
 
 

@@ -20,17 +20,20 @@ def page(story: Story, held: list[Claim]) -> str:
     """Bars of what was known before and after each night, the claims, and a few answers."""
     rows = "".join(_claim(claim) for claim in held)
     shown = [a for a in story.answers if a.before != a.after][::4][:12]
-    talk = "".join(
-        f"<tr>{''.join(f'<td>{escape(t)}' for t in (a.question, a.before, a.after))}" for a in shown
-    )
+    talk = "".join(_row(answer.question, answer.before, answer.after) for answer in shown)
     return (
         "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
         f"<title>A day, a night, a morning</title><style>{STYLE}</style><h1>A day, a night, a morning</h1>"
-        f"<p>{story.facts} facts told, {len(story.nights)} night(s), {story.seconds:.0f} seconds.</p>{_bars(story)}"
+        f"<p>{story.facts} facts told, {len(story.nights)} night(s), {story.seconds:.0f} seconds.</p>"
+        f"{_bars(story)}"
         "<table><tr><th>claim<th>measured<th>wanted<th></tr>"
         f"{rows}</table><h2>The same questions, evening and morning</h2>"
         f"<table><tr><th>question<th>before<th>after</tr>{talk}</table></html>\n"
     )
+
+
+def _row(*cells: str) -> str:
+    return f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"
 
 
 def _claim(claim: Claim) -> str:

@@ -55,9 +55,9 @@ PAIR = re.compile(r"^\s*Q:\s*(?P<question>.+?)\s*$\n\s*A:\s*(?P<answer>.+?)\s*$"
 WORD = re.compile(r"[\w']+")
 # words that carry no information of their own: an answer made of these alone teaches nothing
 COMMON = frozenset(
-    "a an the i you he she it we they me my your his her its our their am is are was were be been do does "
-    "did have has had in on at to of for from with by as and or not no yes that this these those there here what "
-    "which who where when how why know told tell".split()
+    """a an the i you he she it we they me my your his her its our their am is are was were be been do does
+    did have has had in on at to of for from with by as and or not no yes that this these those there here
+    what which who where when how why know told tell""".split()
 )
 QUESTIONS = (
     "Write {count} questions that this note answers, each with its answer, on lines with Q: and A:\n{note}"
@@ -214,8 +214,8 @@ def older_lessons(earlier: Sequence[Sample], per_lesson: int, *, seed: int) -> l
 def split(samples: Sequence[Sample]) -> dict[Part, list[Sample]]:
     """Train, valid and test by the hash of each key; a lesson keeps at least one sample to learn from.
 
-    Imported talks are held out whole. Where the hash holds nothing out, the sample nearest to the test
-    share goes there, if its lesson has another; with no such sample, test is empty.
+    Imported talks are held out whole. Where no hash falls to test, the sample nearest to it goes there,
+    if its lesson has another; with no such sample, test is empty.
     """
     parts: dict[Part, list[Sample]] = {"train": [], "valid": [], "test": []}
     taught: Counter[tuple[str, ...]] = Counter()
@@ -225,8 +225,10 @@ def split(samples: Sequence[Sample]) -> dict[Part, list[Sample]]:
         taught[sample.turns] += part == "train"
         parts[part].append(sample)
     if not parts["test"]:
-        spare = next((s for s in reversed(parts["train"]) if s.kind == "chat" or taught[s.turns] > 1), None)
-        if spare and len(parts["train"]) > 1:
-            parts["train"].remove(spare)
-            parts["test"].append(spare)
+        spare = [s for s in parts["train"] if s.kind == "chat" or taught[s.turns] > 1]
+        if parts["valid"]:
+            parts["test"].append(parts["valid"].pop())
+        elif spare and len(parts["train"]) > 1:
+            parts["train"].remove(spare[-1])
+            parts["test"].append(spare[-1])
     return parts

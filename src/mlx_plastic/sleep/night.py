@@ -16,12 +16,15 @@ from dataclasses import asdict, dataclass, field
 from datetime import date
 from typing import TYPE_CHECKING, Any, Literal
 
+from mlx_plastic.base import targets
 from mlx_plastic.errors import BadPack, PackNotFound, PlasticError
 from mlx_plastic.evals import History, Policy, Report, Verdict, decide
 from mlx_plastic.home import Home, locked, settings
+from mlx_plastic.lowrank.layers import dims
 from mlx_plastic.memory import Exchange, Memory
 from mlx_plastic.packs import Pack, Store, make_manifest
 from mlx_plastic.packs.attach import attached
+from mlx_plastic.packs.format import LITE_ATTENTION_RANK, LITE_BYTES
 from mlx_plastic.packs.train import TrainConfig, Trained, data_card, train
 from mlx_plastic.samples import Encoded, Part, Sample, from_jsonl, to_jsonl
 from mlx_plastic.sleep.journal import Journal, Record, free_tag, nights, now
@@ -45,6 +48,7 @@ RATE_TIMES_WIDTH = 0.4  # the peak rate that learns in one night is about this o
 class NightConfig(TrainConfig):
     """[night] of config.toml: how a night trains, where that differs from a pack's own training."""
 
+    rank: int = 0  # rows of a; 0: the largest up to 8 whose pack stays within 10 MB
     learning_rate: float = 0.0  # peak; 0: 0.4 over the base's hidden size
     epochs: float = 10.0
     valid_every: int = 40
@@ -94,15 +98,22 @@ def read_settings(home: Home) -> Settings:
 
 
 def fitted(config: NightConfig, base: Base) -> NightConfig:
-    """The settings with a learning rate that suits the base's width, if none was given.
+    """The settings with a rank and a learning rate that suit the base, where none was given.
 
     A wide layer adds up more small steps than a narrow one, so the rate goes with 1 / width (Yang et al.
     2022, "Tensor Programs V").
     """
+    shapes = [dims(module) for module in targets(base.model, config.role_list).values()]
+    bytes_per_rank = sum(2 * (inputs + outputs) for inputs, outputs in shapes)  # float16
+    largest = min(LITE_ATTENTION_RANK, LITE_BYTES // max(1, bytes_per_rank))
     width = (
         base.config.get("hidden_size") or (base.config.get("text_config") or {}).get("hidden_size") or 2048
     )
-    return dataclasses.replace(config, learning_rate=config.learning_rate or RATE_TIMES_WIDTH / width)
+    return dataclasses.replace(
+        config,
+        rank=config.rank or max(1, largest),
+        learning_rate=config.learning_rate or RATE_TIMES_WIDTH / width,
+    )
 
 
 def sleep(

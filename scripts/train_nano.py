@@ -320,74 +320,88 @@ def export(model: Qwen3ForCausalLM, tokenizer: Tokenizer, recipe: Recipe, out: P
     tokenizer.save(str(out / "tokenizer.json"))
 
 
-def train(
-    recipe: Recipe, *, texts: dict[str, list[Chat]], work: Path, out: Path, every: int, compile_it: bool
-) -> dict[str, Any]:
-    """Train, resume, measure on the way, export. Returns the last line of the curve."""
-    work.mkdir(parents=True, exist_ok=True)
-    if not (work / "tokenizer.json").exists():
-        make_tokenizer(recipe, texts).save(str(work / "tokenizer.json"))
-    tokenizer = Tokenizer.from_file(str(work / "tokenizer.json"))
-    reader, kinds = Reader(recipe, tokenizer, texts), held_out_chats()
-    model = make_model(recipe)
-    opts = optimizers(model, recipe)
-    peaks = [group["lr"] for opt in opts for group in opt.param_groups]
-    first = 0
-    if (work / "state.pt").exists():
-        state = torch.load(work / "state.pt", weights_only=True)
-        first = state["step"]
-        model.load_state_dict(state["model"])
-        for opt, saved in zip(opts, state["optimizers"], strict=True):
-            opt.load_state_dict(saved)
-        print(f"resumed at step {first}", flush=True)
-    losses = torch.compile(token_losses) if compile_it else token_losses
-    began, since, line = time.time(), 0, {}
-    for step in range(first, recipe.steps):
-        share = rate(recipe, step)
-        for group, peak in zip((g for o in opts for g in o.param_groups), peaks, strict=True):
-            group["lr"] = peak * share
-        batch = reader.batch(step)
-        nll, _ = losses(model, batch["tokens"], batch["mask"])
+class Run:
+    """A training: model, optimizers, the step it stands at. What is saved is enough to go on."""
+
+    def __init__(self, recipe: Recipe, texts: dict[str, list[Chat]], work: Path, *, compile_it: bool) -> None:
+        work.mkdir(parents=True, exist_ok=True)
+        if not (work / "tokenizer.json").exists():
+            make_tokenizer(recipe, texts).save(str(work / "tokenizer.json"))
+        self.recipe, self.work, self.step = recipe, work, 0
+        self.reader = Reader(recipe, Tokenizer.from_file(str(work / "tokenizer.json")), texts)
+        self.kinds = held_out_chats()
+        self.model = make_model(recipe)
+        self.optimizers = optimizers(self.model, recipe)
+        self.peaks = [group["lr"] for group in self.groups()]
+        self.losses = torch.compile(token_losses) if compile_it else token_losses
+        if (work / "state.pt").exists():
+            self.resume(torch.load(work / "state.pt", weights_only=True))
+
+    def groups(self) -> list[dict[str, Any]]:
+        return [group for optimizer in self.optimizers for group in optimizer.param_groups]
+
+    def resume(self, state: dict[str, Any]) -> None:
+        self.step = state["step"]
+        self.model.load_state_dict(state["model"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        print(f"resumed at step {self.step}", flush=True)
+
+    def advance(self) -> float:
+        """One update; returns the loss before it, in nats per weighted token."""
+        for group, peak in zip(self.groups(), self.peaks, strict=True):
+            group["lr"] = peak * rate(self.recipe, self.step)
+        batch = self.reader.batch(self.step)
+        nll, _ = self.losses(self.model, batch["tokens"], batch["mask"])
         counted = batch["weights"][:, 1:]
         loss = (nll * counted).sum() / counted.sum()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for opt in opts:
-            opt.step()
-            opt.zero_grad()
-        since += recipe.batch * recipe.window
-        last = step + 1 == recipe.steps
-        if (step + 1) % 25 == 0:
-            speed = since / (time.time() - began)
-            left = (recipe.steps - step - 1) * recipe.batch * recipe.window / speed
-            at = f"step {step + 1}/{recipe.steps} loss {loss.item():.3f}"
-            print(f"{at} {speed:.0f} tokens/s, {left / 60:.0f} min left", flush=True)
-        if (step + 1) % every == 0 or last:
-            if not math.isfinite(loss.item()):
-                sys.exit(f"loss is {loss.item()} at step {step + 1}: lower the rates")
-            ppl = held_out_perplexity(model, reader)
-            line = {"step": step + 1, "tokens": (step + 1) * recipe.batch * recipe.window}
-            line |= {
-                "loss": round(loss.item(), 4),
-                "perplexity": round(ppl, 4),
-                **measure(model, reader, kinds),
-            }
-            with open(work / "curve.jsonl", "a") as curve:
-                curve.write(json.dumps(line) + "\n")
-            print(json.dumps(line), flush=True)
-            state = {
-                "step": step + 1,
-                "model": model.state_dict(),
-                "optimizers": [o.state_dict() for o in opts],
-            }
-            torch.save(state, work / ".state.part")
-            os.replace(work / ".state.part", work / "state.pt")
-            export(model, tokenizer, recipe, out)
-            began, since = time.time(), 0
-    return line
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+        self.step += 1
+        if not math.isfinite(loss.item()):
+            sys.exit(f"the loss is {loss.item()} at step {self.step}: lower the rates")
+        return loss.item()
+
+    def measured(self, loss: float) -> dict[str, Any]:
+        """A line of the curve, written to the work folder as well."""
+        line = {"step": self.step, "tokens": self.step * self.recipe.batch * self.recipe.window}
+        line |= {"loss": round(loss, 4), "perplexity": round(held_out_perplexity(self.model, self.reader), 4)}
+        line |= measure(self.model, self.reader, self.kinds)
+        with open(self.work / "curve.jsonl", "a") as curve:
+            curve.write(json.dumps(line) + "\n")
+        return line
+
+    def save(self) -> None:
+        state = {"step": self.step, "model": self.model.state_dict()}
+        state["optimizers"] = [optimizer.state_dict() for optimizer in self.optimizers]
+        torch.save(state, self.work / ".state.part")
+        os.replace(self.work / ".state.part", self.work / "state.pt")
 
 
-def main(arguments: list[str] | None = None) -> dict[str, Any]:
+def train(run: Run, *, out: Path, every: int, stop_at: int | None) -> None:
+    """Train on from where `run` stands; measure, save and export as it goes and at the end."""
+    recipe = run.recipe
+    per_step, end = recipe.batch * recipe.window, min(recipe.steps, stop_at or recipe.steps)
+    began, first = time.time(), run.step
+    while run.step < end:
+        loss = run.advance()
+        if run.step % 25 == 0:
+            speed = (run.step - first) * per_step / (time.time() - began)
+            left = (end - run.step) * per_step / speed / 60
+            print(
+                f"step {run.step}/{end} loss {loss:.3f} {speed:.0f} tokens/s, {left:.0f} min left", flush=True
+            )
+        if run.step % every == 0 or run.step == end:
+            print(json.dumps(run.measured(loss)), flush=True)
+            run.save()
+            export(run.model, run.reader.tokenizer, recipe, out)
+            began, first = time.time(), run.step
+
+
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -397,6 +411,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--out", type=Path, default=ROOT / "src" / "mlx_plastic" / "base" / "nano")
     parser.add_argument("--tokens", type=int, help="tokens to read in all")
     parser.add_argument("--every", type=int, default=200, help="steps between measurements and saved states")
+    parser.add_argument("--stop-at", type=int, help="stop after this step; a later run goes on")
     parser.add_argument("--toy", action="store_true", help="two layers, 64 wide, a few hundred steps")
     parser.add_argument("--no-compile", action="store_true")
     options = parser.parse_args(arguments)
@@ -405,8 +420,10 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         recipe = Recipe(**{**asdict(recipe), "tokens": options.tokens})
     folder = Path(options.data)
     texts = public.load(folder / "data" if (folder / "data").is_dir() else folder) if options.data else {}
-    return train(recipe, texts=texts, work=options.work, out=options.out, every=options.every,
-                 compile_it=not (options.no_compile or options.toy))  # fmt: skip
+    print(f"texts beside our own: {', '.join(texts) or 'none'}", flush=True)
+    compile_it = not (options.no_compile or options.toy)
+    run = Run(recipe, texts, options.work, compile_it=compile_it)
+    train(run, out=options.out, every=options.every, stop_at=options.stop_at)
 
 
 if __name__ == "__main__":

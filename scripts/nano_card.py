@@ -36,8 +36,8 @@ language: en
 
 A tiny chat base that ships with mlx-plastic, so that days, nights and mornings can be lived at once and
 offline. It talks about people in short sentences, answers from what stands in its context, says so when it
-was not told, follows a wish and does small tasks. It knows next to nothing of the world and makes things up when
-asked beyond that: use it to try the tool, not for answers.
+was not told, follows a wish and does small tasks. It knows next to nothing of the world and makes things up
+when asked beyond that: use it to try the tool, not for answers.
 
 - {about}.
 - Trained by `scripts/train_nano.py` on text drawn from `scripts/nano_recipe` by a seed.

@@ -16,7 +16,6 @@ from mlx_plastic.memory import Memory
 from mlx_plastic.packs import DataCard, Factors, RunCard, Store, make_manifest
 from mlx_plastic.samples import Message
 from mlx_plastic.serve import Engine, fit
-from mlx_plastic.serve.engine import window_of
 
 TOKENS = list(range(5, 40))
 WARM = {"max_tokens": 12, "temperature": 1.0, "seed": 3}  # the random base falls silent at temperature 0
@@ -295,17 +294,3 @@ def test_a_long_chat_goes_on_beyond_the_window(engine: Engine) -> None:
         dropped = why.dropped
     assert dropped > 0
     assert len(engine.memory.turns()) == 16  # the log forgets nothing
-
-
-@pytest.mark.parametrize(
-    ("config", "window"),
-    [
-        ({"max_position_embeddings": 1024}, 1024),
-        ({"text_config": {"max_position_embeddings": 4096}}, 4096),
-        ({"n_positions": 77}, 77),
-        ({}, 2048),
-        ({"max_position_embeddings": None, "text_config": None}, 2048),
-    ],
-)
-def test_the_window_is_the_bases_own(config: dict[str, object], window: int) -> None:
-    assert window_of(config) == window

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -449,7 +450,21 @@ def test_a_model_that_scales_its_logits_has_no_halves(base: Base) -> None:
     assert halves(Scaled(base.model)) is None
 
 
-def test_the_window_is_the_configs(base: Base) -> None:
+@pytest.mark.parametrize(
+    ("config", "window"),
+    [
+        ({"max_position_embeddings": 1024}, 1024),
+        ({"text_config": {"max_position_embeddings": 4096}}, 4096),
+        ({"n_positions": 77}, 77),
+        ({}, 2048),
+        ({"max_position_embeddings": None, "text_config": None}, 2048),
+    ],
+)
+def test_the_window_is_the_configs(base: Base, config: dict[str, object], window: int) -> None:
+    assert dataclasses.replace(base, config=config).window == window
+
+
+def test_chats_beyond_the_window_are_counted_and_left_out(base: Base) -> None:
     assert base.window == 512
     chats = [
         (*QUESTIONS[0], Message("assistant", "Nora.")),

@@ -20,7 +20,7 @@ from mlx_plastic.evals import Policy
 from mlx_plastic.home import Home, locked
 from mlx_plastic.memory import Memory
 from mlx_plastic.packs import Store
-from mlx_plastic.sleep.journal import nights
+from mlx_plastic.sleep.journal import nights, scrub
 from mlx_plastic.sleep.judge import JudgeConfig
 from mlx_plastic.sleep.lessons import LessonConfig
 from mlx_plastic.sleep.night import NightConfig, Settings, sleep
@@ -248,6 +248,17 @@ def test_a_full_disk_in_the_middle_leaves_the_pack_worn_and_the_next_run_goes_on
     assert Store(home).active() == ("one",)
     assert not list(home.root.rglob("*.part"))  # nothing half-written stays
     assert sleep(home, base, chosen=CHOSEN, tag="two").outcome == "passed"
+
+
+def test_what_is_forgotten_stands_in_no_file_of_any_night(home: Home, base: Base) -> None:
+    say(home)
+    sleep(home, base, chosen=CHOSEN, tag="one")
+    with Memory(home) as memory:
+        first = memory.turns()[0]
+    held = [f for f in home.nights.rglob("*") if f.is_file() and first.content.encode() in f.read_bytes()]
+    assert held  # control: it was there
+    assert scrub(home, [first.id]) >= 1
+    assert not any(first.content.encode() in f.read_bytes() for f in home.nights.rglob("*") if f.is_file())
 
 
 def test_a_base_that_was_replaced_gives_the_broken_night_up(home: Home, base: Base, tmp_path: Path) -> None:

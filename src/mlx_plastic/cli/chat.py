@@ -181,6 +181,8 @@ def _undo(session: Session, rest: str) -> None:
 
 def _forget(session: Session, rest: str) -> None:
     """Delete the last question and its answer from the disk for ever."""
+    from mlx_plastic.sleep.journal import scrub
+
     memory, turns = session.engine.memory, _last(session)
     if not turns:
         note("nothing to forget")
@@ -188,6 +190,7 @@ def _forget(session: Session, rest: str) -> None:
         note(f"this deletes the last {_turns(len(turns))} for ever; to do so: /forget yes")
     else:
         done = memory.forget(t.id for t in turns)
+        scrub(session.engine.store.home, done.turns)
         note(f"forgot {_turns(len(done.turns))}")
         for night in done.nights:
             note(f"night {night} has learned from them; to unlearn it: plastic rollback")

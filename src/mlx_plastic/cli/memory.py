@@ -153,13 +153,14 @@ def show(home: Home, refs: tuple[str, ...], as_json: bool) -> None:
 @json_option
 @pass_home
 def forget(home: Home, refs: tuple[str, ...], dry_run: bool, yes: bool, as_json: bool) -> None:
-    """Delete turns or conversations for ever, so that no file of the memory holds them.
+    """Delete turns or conversations for ever, from the memory and from the nights' data.
 
     Packs that learned from them are named, not changed.
 
     Example: plastic memory forget 8fk2 --dry-run
     """
     from mlx_plastic.memory import Forgotten, Memory
+    from mlx_plastic.sleep.journal import scrub
 
     with Memory(home) as log:
         turns = log.pick(refs)
@@ -170,12 +171,15 @@ def forget(home: Home, refs: tuple[str, ...], dry_run: bool, yes: bool, as_json:
         if not (yes or dry_run):
             click.confirm(f"delete these {len(turns)} turns for ever?", abort=True, err=True)
         done = plan if dry_run else log.forget(plan.turns)
+        samples = 0 if dry_run else scrub(home, done.turns)
         aside = sorted(map(str, home.memory_db.parent.glob("*.rejected.jsonl")))
     if as_json:
-        print_json({**asdict(done), "dry_run": dry_run, "not_searched": aside})
+        print_json({**asdict(done), "samples": samples, "dry_run": dry_run, "not_searched": aside})
         return
     would = "would delete" if dry_run else "deleted"
     click.echo(f"{would} {len(done.turns)} turns of {done.conversations} conversations")
+    if samples:
+        click.echo(f"deleted {samples} samples that nights had made of them")
     for night in done.nights:
         click.echo(f"night {night} has learned from them; to unlearn it: plastic rollback")
     for file in aside:

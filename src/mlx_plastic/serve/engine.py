@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mlx_plastic.errors import PlasticError
 from mlx_plastic.memory import Memory
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from mlx_plastic.base import Base
 
 log = logging.getLogger(__name__)
-
-UNTOLD_WINDOW = 2048  # tokens, for a base whose config does not tell its own
 
 Count = Callable[[Sequence[Message]], int]  # tokens of a conversation as the base will see it
 
@@ -136,7 +134,7 @@ class Engine:
         question = self.memory.remember(conversation, "user", text)
         worn = self.sync()
         said = [t.message for t in self.memory.turns(conversation=conversation)]
-        window = min(self.window_tokens, window_of(self.base.config))
+        window = min(self.window_tokens, self.base.window)
         prompt = fit(said, self._count, window_tokens=window, max_tokens=max_tokens)
         self._why = Why(
             *(self.base.ref, self.base.fingerprint, worn, self.choice is not None, question.id),
@@ -189,15 +187,6 @@ class Engine:
 
     def _count(self, messages: Sequence[Message]) -> int:
         return len(self.base.prompt(messages))
-
-
-def window_of(config: dict[str, Any]) -> int:
-    """How many tokens the base was made for, prompt and answer together."""
-    for part in (config, config.get("text_config") or {}):
-        for key in ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length"):
-            if isinstance(part.get(key), int) and part[key] > 0:
-                return int(part[key])
-    return UNTOLD_WINDOW
 
 
 def fit(said: Sequence[Message], count: Count, *, window_tokens: int, max_tokens: int) -> Prompt:

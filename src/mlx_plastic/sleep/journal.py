@@ -11,7 +11,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 from mlx_plastic.errors import PlasticError
 from mlx_plastic.home import Home, write_atomic, write_json
+from mlx_plastic.samples import from_jsonl, to_jsonl
 
 Status = Literal["running", "passed", "failed", "dry-run", "abandoned"]
 FORMAT_VERSION = 1
@@ -87,9 +88,9 @@ class Journal:
         seconds = round(time.perf_counter() - self._since, 3)
         self.save(stages=self.record.stages | {stage: Stage(now(), seconds, digests, dict(facts))})
 
-    def abandon(self) -> None:
-        """Give the night up: its counts stay, its half-made training does not."""
-        self.save(status="abandoned")
+    def close(self, status: Status, reasons: tuple[str, ...] = ()) -> None:
+        """Say how the night ended; what was kept only to go on from goes."""
+        self.save(status=status, reasons=reasons)
         shutil.rmtree(self.path("checkpoint"), ignore_errors=True)
 
 
@@ -114,6 +115,21 @@ def _parse(value: dict[str, Any]) -> Record:
     stages = {name: Stage(**stage) for name, stage in value["stages"].items()}
     tuples = {key: tuple(value[key]) for key in ("worn_before", "turns", "reasons")}
     return Record(**value | {"stages": stages} | tuples)
+
+
+def scrub(home: Home, turns: Iterable[str]) -> int:
+    """Delete every sample made of one of `turns` from the nights' data; returns how many were.
+
+    A night that is broken off then makes its lessons anew. Packs are not changed.
+    """
+    gone, deleted = set(turns), 0
+    for file in sorted(home.nights.glob("*/*.jsonl")):
+        samples = from_jsonl(file.read_bytes())
+        kept = [sample for sample in samples if gone.isdisjoint(sample.turns)]
+        if len(kept) < len(samples):
+            write_atomic(file, to_jsonl(kept))
+            deleted += len(samples) - len(kept)
+    return deleted
 
 
 def free_tag(home: Home, wanted: str | None, taken: set[str], today: str) -> str:

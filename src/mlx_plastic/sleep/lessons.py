@@ -10,23 +10,10 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib import resources
-from typing import Protocol
 
+from mlx_plastic.evals import Speaker
 from mlx_plastic.memory import Exchange, Turn
 from mlx_plastic.samples import Message, Part, Sample, part_of, split_point
-
-
-class Speaker(Protocol):
-    """What lessons need of a base."""
-
-    def answers(
-        self,
-        prompts: Sequence[Sequence[Message]],
-        *,
-        max_tokens: int,
-        temperature: float = 0.0,
-        seed: int = 0,
-    ) -> list[str]: ...
 
 
 @dataclass(frozen=True)

@@ -171,7 +171,7 @@ class _Run:
             self._write_lessons(journal, self._collected(retry))
         parts = {part: self._read(journal, f"{part}.jsonl") for part in PARTS}
         if not parts["train"] or not parts["test"]:
-            journal.abandon()
+            journal.close("abandoned")
             return Night("nothing", journal.record.tag, _too_little(parts), _counts(parts))
         if dry_run:
             return Night("dry-run", journal.record.tag, f"the data is in {journal.folder}", _counts(parts))
@@ -197,7 +197,7 @@ class _Run:
                 log.info("night %s was broken off; it goes on", record.tag)
                 return journal
             log.info("night %s was broken off and cannot go on; it is given up", record.tag)
-            journal.abandon()
+            journal.close("abandoned")
         return None
 
     def _collected(self, retry: bool) -> list[Exchange]:
@@ -352,8 +352,8 @@ class _Run:
         history = History(self.home.logs / "nights.jsonl")
         if not history.entries(kind="night", tag=tag):
             history.append(when=now(), tag=tag, kind="night", seconds=seconds, **evidence)
-        journal.save(status="passed" if verdict.passed else "failed", reasons=reasons)
-        outcome: Outcome = "passed" if verdict.passed else "failed"
+        outcome: Literal["passed", "failed"] = "passed" if verdict.passed else "failed"
+        journal.close(outcome, reasons)
         log.info("night %s %s: %d lessons in %.0f s", tag, outcome, len(parts["train"]), seconds)
         return Night(outcome, tag, "; ".join(reasons), _counts(parts), verdict, before, after, seconds)
 

@@ -5,7 +5,7 @@ MADE := .venv/made
 FIND_PYTHON = for p in python3 python3.14 python3.13 python3.12 python3.11; do \
   $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && command -v $$p && break; done
 
-.PHONY: demo test check env lint nano clean
+.PHONY: demo test check slow env lint nano nano-env clean
 
 demo: env  ## a day, a night and a morning, with numbers
 	$(BIN)/plastic demo
@@ -14,6 +14,9 @@ test: lint  ## what CI runs
 	$(BIN)/pytest -n auto --dist loadfile
 
 check: test
+
+slow: nano-env  ## minutes: the demo for one day and for three, nano's recipe at toy size
+	$(BIN)/pytest -m slow
 
 lint: env
 	$(BIN)/ruff check
@@ -34,10 +37,13 @@ $(MADE): pyproject.toml
 	else $(BIN)/python -m pip install --quiet -e '.[dev]'; fi
 	@touch $(MADE)
 
-nano: env  ## train the built-in base again (hours; needs torch)
-	if command -v uv >/dev/null; then uv pip install --quiet --python $(BIN)/python -e '.[nano]'; \
-	else $(BIN)/python -m pip install --quiet -e '.[nano]'; fi
+nano-env: env
+	@if command -v uv >/dev/null; then uv pip install --quiet --python $(BIN)/python -e '.[dev,nano]'; \
+	else $(BIN)/python -m pip install --quiet -e '.[dev,nano]'; fi
+
+nano: nano-env  ## train the built-in base again (hours) and measure it into its card
 	$(BIN)/python scripts/train_nano.py
+	$(BIN)/python scripts/nano_card.py
 
 clean:
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache

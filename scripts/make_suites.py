@@ -131,10 +131,10 @@ def general(r: random.Random, count: int) -> list[dict[str, Any]]:
     return [{"messages": chat} for chat in chats]
 
 
-def general_prompts(r: random.Random, count: int) -> list[dict[str, Any]]:
+def general_prompts(r: random.Random, count: int, stories: int) -> list[dict[str, Any]]:
     """What a base is asked so that its own answers can be rehearsed; nothing here is in the suites."""
     chats: dict[str, Chat] = {}
-    while len(chats) < count:
+    while len(chats) < count - stories:
         name = r.choice([*skills.SKILLS, "greeting", "note"]) if r.random() < 0.55 else "nothing"
         if name == "nothing":
             chat = people.nothing_told(r, 1)
@@ -146,7 +146,9 @@ def general_prompts(r: random.Random, count: int) -> list[dict[str, Any]]:
         else:
             chat = skills.SKILLS[name][0](r, False)
         chats.setdefault(chat[0]["content"], chat)
-    return [{"messages": chat[:1]} for chat in chats.values()]
+    prompts = [chat[:1] for chat in chats.values()] + [people.exchange("Tell me a story.", "")[:1]] * stories
+    r.shuffle(prompts)
+    return [{"messages": chat} for chat in prompts]
 
 
 CAST = (
@@ -201,7 +203,7 @@ def main() -> None:
     r = random.Random("days")
     write(PACKAGE / "demo" / "days.jsonl", [day(i, r) for i in range(len(CAST))])
     write(PACKAGE / "demo" / "poison.jsonl", poison(random.Random("poison"), 60))
-    write(PACKAGE / "sleep" / "general_prompts.jsonl", general_prompts(random.Random("prompts"), 160))
+    write(PACKAGE / "sleep" / "general_prompts.jsonl", general_prompts(random.Random("prompts"), 160, 16))
 
 
 if __name__ == "__main__":

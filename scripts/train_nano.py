@@ -41,7 +41,7 @@ WORDS = r" ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+"
 class Recipe:
     """tokens: read in all, padding included. batch, window: rows, tokens a row. rates: Muon, AdamW."""
 
-    tokens: int = 12_000_000
+    tokens: int = 13_500_000
     batch: int = 16
     window: int = 256
     vocab: int = 4096

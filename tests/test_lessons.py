@@ -39,8 +39,10 @@ def qa(question: str, turn_id: str = "t") -> Sample:
 class Scripted:
     """Speaks like a model would, so that the checks on what it writes can be put to the test."""
 
-    def __init__(self, written: str, answers: dict[str, str], wished: str = "") -> None:
-        self.written, self.said, self.wished = written, answers, wished
+    def __init__(
+        self, written: str, answers: dict[str, str], wished: str = "", bare: dict[str, str] | None = None
+    ) -> None:
+        self.written, self.said, self.wished, self.bare = written, answers, wished, bare or {}
 
     def answers(
         self,
@@ -58,7 +60,7 @@ class Scripted:
             return self.written
         if last in GREETINGS and prompt[0].role == "system":
             return self.wished
-        return self.said.get(last, "Hello!")
+        return self.said.get(last, "Hello!") if prompt[0].role == "system" else self.bare.get(last, "Hello!")
 
 
 @pytest.mark.parametrize(
@@ -92,6 +94,14 @@ def test_a_note_becomes_the_questions_that_it_answers_and_no_others() -> None:
     ]
     assert found[0].turns == ("t1",)
     assert found[0].kind == "qa"
+
+
+def test_what_the_base_would_say_anyway_is_no_lesson() -> None:
+    written = "Q: Where does Nora live?\nA: Nora lives in Lisbon."
+    known = {"Where does Nora live?": "Nora lives in Lisbon."}
+    told = [exchange(turn("t1", NOTE))]
+    assert lessons_of(Scripted(written, known, bare=known), told, LessonConfig(rounds=1)) == []
+    assert len(lessons_of(Scripted(written, known), told, LessonConfig(rounds=1))) == 1  # control
 
 
 def test_a_wish_becomes_the_answers_that_it_changes() -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from mlx_plastic.base import Base, load_base
-from mlx_plastic.errors import Busy, PlasticError, TrainingFailed
+from mlx_plastic.errors import BaseMismatch, Busy, PlasticError, TrainingFailed
 from mlx_plastic.evals import Policy
 from mlx_plastic.home import Home, locked
 from mlx_plastic.memory import Memory
@@ -24,6 +24,7 @@ from mlx_plastic.sleep.journal import nights, scrub
 from mlx_plastic.sleep.judge import JudgeConfig
 from mlx_plastic.sleep.lessons import LessonConfig
 from mlx_plastic.sleep.night import NightConfig, Settings, sleep
+from tiny import make_checkpoint
 
 # a random base has no general knowledge to keep, so only the loss on held-out lessons decides here
 KIND = Policy(max_ppl_rise_pct=1e9, max_harness_lost=1000, max_refusals_lost=1000, max_old_loss_rise=100.0)
@@ -250,6 +251,20 @@ def test_a_full_disk_in_the_middle_leaves_the_pack_worn_and_the_next_run_goes_on
     assert sleep(home, base, chosen=CHOSEN, tag="two").outcome == "passed"
 
 
+def test_a_pack_of_another_base_is_told_before_anything_is_trained(
+    home: Home, base: Base, tmp_path: Path
+) -> None:
+    say(home)
+    sleep(home, base, chosen=CHOSEN, tag="one")
+    say(home, word="Tom")
+    other = load_base(str(make_checkpoint(tmp_path / "other", seed=9)))
+    with pytest.raises(BaseMismatch, match="'one' learned on base"):
+        sleep(home, other, chosen=CHOSEN, tag="two")
+    assert not (home.nights / "two").exists()
+    Store(home).rollback("base")
+    assert sleep(home, other, chosen=CHOSEN, tag="two").outcome == "passed"  # control: bare, it may
+
+
 def test_what_is_forgotten_stands_in_no_file_of_any_night(home: Home, base: Base) -> None:
     say(home)
     sleep(home, base, chosen=CHOSEN, tag="one")
@@ -262,8 +277,6 @@ def test_what_is_forgotten_stands_in_no_file_of_any_night(home: Home, base: Base
 
 
 def test_a_base_that_was_replaced_gives_the_broken_night_up(home: Home, base: Base, tmp_path: Path) -> None:
-    from tiny import make_checkpoint
-
     say(home)
     with pytest.raises(ZeroDivisionError):
         sleep(home, base, chosen=CHOSEN, tag="one", tick=lambda stage, *_: 1 / (stage != "judging"))

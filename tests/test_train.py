@@ -12,7 +12,7 @@ import pytest
 from mlx_plastic.backend import mx, nn
 from mlx_plastic.base import Base, load_base, targets
 from mlx_plastic.errors import BadPack, PlasticError, TrainingFailed
-from mlx_plastic.lowrank.quick import quick_activations, quick_exp, summed_nll
+from mlx_plastic.lowrank.quick import quick_activations, quick_exp, summed_kl, summed_nll
 from mlx_plastic.packs.attach import attached
 from mlx_plastic.packs.batches import epoch_plan, plan, rows, share, windows
 from mlx_plastic.packs.learner import learning, new_layers
@@ -175,6 +175,46 @@ def test_the_quick_exponential_is_the_exponential() -> None:
         np.array(quick_exp(mx.array(near))), np.exp(near.astype(np.float64)), rtol=3e-7
     )
     assert quick_exp(mx.array([-1e30, -200.0])).tolist() == [2**-126, 2**-126]
+
+
+def test_a_soft_sample_is_learned_as_the_distribution_without_the_updates(tiny: Base) -> None:
+    soft = [dataclasses.replace(s, soft=True) for s in some_samples(4)]
+    layers = new_layers(tiny.model, ["model.layers.1.mlp.up_proj"], rank=3, scale=2.0, dropout=0.0, seed=0)
+    bare = [tiny.logits(s.tokens).astype(mx.float32) for s in soft]
+    with learning(tiny.model, layers) as learner:
+        flat = learner.flat()
+        loss, gradient = learner.gradient(flat, soft)
+        assert abs(loss.item()) < 1e-4  # nothing is learned yet: no drift, and nothing pulls
+        assert mx.max(mx.abs(gradient)).item() < 1e-4  # two exponentials, each right to 2e-7
+        moved = flat + 0.3 * mx.random.normal(flat.shape, key=mx.random.key(3))
+        found = learner.loss(moved, soft).item()
+        hard = learner.loss(moved, [dataclasses.replace(s, soft=False) for s in soft]).item()
+        layers_now = learner.parts(moved)
+        for i, layer in enumerate(learner.layers.values()):
+            layer.a, layer.b = layers_now[2 * i], layers_now[2 * i + 1]
+        wanted = 0.0
+        for sample, base_logits in zip(soft, bare, strict=True):
+            with_updates = tiny.model(mx.array(list(sample.tokens))[None])[0].astype(mx.float32)
+            p, q = (x - mx.logsumexp(x, axis=-1, keepdims=True) for x in (base_logits, with_updates))
+            kl = mx.sum(mx.exp(p) * (p - q), axis=-1)
+            wanted += sum(kl[i - 1].item() for i, target in enumerate(sample.targets) if target)
+    assert wanted > 1e-3  # control: the updates do move the model
+    assert found == pytest.approx(wanted, rel=1e-2)  # a small difference of float32 sums
+    assert hard > 2 * found  # control: the words themselves are another loss
+
+
+def test_the_kl_has_the_gradient_that_mlx_would_find() -> None:
+    logits, teacher = (mx.random.normal((9, 50), key=mx.random.key(i)) * 4 for i in (1, 2))
+
+    def stock(x: mx.array) -> mx.array:
+        p, q = (y - mx.logsumexp(y, axis=-1, keepdims=True) for y in (teacher, x))
+        return mx.sum(mx.exp(p) * (p - q))
+
+    found, found_slope = mx.value_and_grad(lambda x: 3.0 * summed_kl(x, teacher))(logits)
+    wanted, wanted_slope = mx.value_and_grad(lambda x: 3.0 * stock(x))(logits)
+    assert found.item() == pytest.approx(wanted.item(), rel=1e-5)
+    np.testing.assert_allclose(np.array(found_slope), np.array(wanted_slope), atol=1e-5)
+    assert summed_kl(teacher, teacher).item() == pytest.approx(0.0, abs=1e-4)
 
 
 def test_quick_silu_and_its_gradient_are_those_of_mlx() -> None:

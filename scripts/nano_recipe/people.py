@@ -89,13 +89,20 @@ def pseudo_word(r: random.Random) -> str:
 
 
 def a_name(r: random.Random, *, held: bool) -> str:
+    """A listed name, one of syllables, or one spliced of two: names of every make have to be copied."""
     if held:
         return r.choice(HELD_NAMES)
-    if r.random() < 0.35:
-        while (name := pseudo_word(r).capitalize()) in HELD_NAMES:
-            pass
-        return name
-    return r.choice(NAMES)
+    kind = r.random()
+    if kind < 0.35:
+        return r.choice(NAMES)
+    while (name := pseudo_word(r).capitalize() if kind < 0.55 else spliced(r)) in HELD_NAMES:
+        pass
+    return name
+
+
+def spliced(r: random.Random) -> str:
+    """The beginning of one name and the end of another: "Wil" and "anda"."""
+    return r.choice(NAMES)[: r.randint(1, 3)] + r.choice(NAMES)[-r.randint(2, 4) :].lower()
 
 
 def a_subject(r: random.Random, *, held: bool = False) -> Subject:
@@ -111,8 +118,8 @@ def a_subject(r: random.Random, *, held: bool = False) -> Subject:
 
 def a_value(r: random.Random, attribute: Attribute, *, unusual: float) -> str:
     if r.random() < unusual and attribute.name not in ("season", "birthday", "number"):
-        word = pseudo_word(r)
-        return word.capitalize() if attribute.values[0][0].isupper() else word
+        word = pseudo_word(r) if r.random() < 0.5 else spliced(r)
+        return word.capitalize() if attribute.values[0][0].isupper() else word.lower()
     return r.choice(attribute.values)
 
 

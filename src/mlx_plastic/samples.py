@@ -55,12 +55,14 @@ class Encoded:
     """A sample as tokens.
 
     tokens: (n,) ids. targets: (n,) True where the token is to be predicted and counts in the loss;
-    targets[0] is never True, since nothing comes before it.
+    targets[0] is never True, since nothing comes before it. soft: what is to be predicted there is not the
+    token but the base's own distribution over all tokens: learning it keeps a pack near its base.
     """
 
     tokens: tuple[int, ...]
     targets: tuple[bool, ...]
     sample: Sample | None = field(default=None, compare=False)
+    soft: bool = False
 
     @property
     def supervised(self) -> int:

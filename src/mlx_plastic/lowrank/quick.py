@@ -102,6 +102,36 @@ def summed_nll(logits: mx.array, targets: mx.array) -> mx.array:
     return _parts(parts, logits.astype(mx.float32))[0]
 
 
+def summed_kl(logits: mx.array, teacher: mx.array) -> mx.array:
+    """The summed KL(teacher || model) in nats, a float32 scalar; the teacher gets no gradient.
+
+    logits, teacher: (n, vocab) any float dtype.
+    """
+    exp = quick_exp if is_exp_slow() else mx.exp
+    wanted = mx.stop_gradient(teacher.astype(mx.float32))
+    top = mx.max(wanted, axis=-1, keepdims=True)
+    likely = exp(wanted - top)
+    total = mx.sum(likely, axis=-1, keepdims=True)
+    likely = likely / total
+    entropy = mx.sum(likely * (mx.log(total) + top - wanted))
+
+    @mx.custom_function
+    def parts(logits: mx.array) -> tuple[mx.array, mx.array, mx.array]:
+        top = mx.max(logits, axis=-1, keepdims=True)
+        e = exp(logits - top)
+        z = mx.sum(e, axis=-1, keepdims=True)
+        return mx.sum(mx.log(z) + top) - mx.sum(likely * logits), e, z
+
+    @parts.vjp
+    def gradient(
+        logits: mx.array, cotangents: tuple[mx.array, ...], outputs: tuple[mx.array, ...]
+    ) -> mx.array:
+        _, e, z = outputs
+        return e * (cotangents[0] / z) - cotangents[0] * likely
+
+    return _parts(parts, logits.astype(mx.float32))[0] - entropy
+
+
 def _parts(function: Any, x: mx.array) -> tuple[mx.array, ...]:
     """The outputs of a custom function, which MLX's own types call an object."""
     found: tuple[mx.array, ...] = function(x)

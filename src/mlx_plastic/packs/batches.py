@@ -38,7 +38,7 @@ def windows(sample: Encoded, max_tokens: int) -> list[Encoded]:
         targets = (False, *sample.targets[start + 1 : start + max_tokens])
         if any(targets):
             end = max(i for i, is_target in enumerate(targets) if is_target) + 1
-            pieces.append(Encoded(tokens[:end], targets[:end], sample.sample))
+            pieces.append(Encoded(tokens[:end], targets[:end], sample.sample, sample.soft))
     return pieces
 
 

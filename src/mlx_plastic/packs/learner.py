@@ -13,7 +13,7 @@ import numpy as np
 
 from mlx_plastic.backend import BLAS, available_cores, device, mx, nn
 from mlx_plastic.lowrank.layers import DeltaLinear, bare, dims, linear_layers, wrap
-from mlx_plastic.lowrank.quick import quick_activations, summed_nll
+from mlx_plastic.lowrank.quick import quick_activations, summed_kl, summed_nll
 from mlx_plastic.packs.batches import Rows, rows, share
 from mlx_plastic.samples import Encoded
 
@@ -52,13 +52,14 @@ class Learner:
     def gradient(
         self, flat: mx.array, samples: Sequence[Encoded], *, key: mx.array | None = None
     ) -> tuple[mx.array, mx.array]:
-        """The mean nll over the samples' targets, and its gradient with respect to `flat`.
+        """The mean loss over the samples' targets, and its gradient with respect to `flat`.
 
-        key: of the dropout; None for none. On a CPU the samples are shared among streams, which run
+        The loss of a target is its nll; of a soft sample's, the KL of the model from the one without these
+        updates. key: of the dropout; None for none. On a CPU the samples are shared among streams, which run
         side by side; each target weighs the same all the same.
         """
-        groups = [rows(group) for group in share(samples, len(_streams()))]
-        count = sum(group.targets.size for group in groups)
+        groups = share(samples, len(_streams()))
+        count = sum(sample.supervised for sample in samples)
         parts = self.parts(flat)
         losses, gradients = [], []
         for i, (stream, group) in enumerate(zip(_streams(), groups, strict=False)):
@@ -72,28 +73,44 @@ class Learner:
         return sum(losses[1:], losses[0]) / count, sum(gradients[1:], gradients[0]) / count
 
     def loss(self, flat: mx.array, samples: Sequence[Encoded]) -> mx.array:
-        """The summed nll of the samples in nats, a scalar."""
+        """The summed loss of the samples in nats, a scalar."""
         total = mx.array(0.0)
         parts = self.parts(flat)
         for stream, group in zip(_streams(), share(samples, len(_streams())), strict=False):
             with mx.stream(stream):
-                one = self._summed(parts, rows(group))
+                one = self._summed(parts, group)
             total = total + one
         return total
 
-    def _summed(self, parts: Sequence[mx.array], group: Rows, *, key: mx.array | None = None) -> mx.array:
+    def _summed(
+        self, parts: Sequence[mx.array], samples: Sequence[Encoded], *, key: mx.array | None = None
+    ) -> mx.array:
+        total = mx.array(0.0)
+        if hard := [s for s in samples if not s.soft]:
+            group = rows(hard)
+            total = total + summed_nll(self._logits(parts, group, key), mx.array(group.targets))
+        if soft := [s for s in samples if s.soft]:
+            group = rows(soft)
+            nothing = [mx.zeros_like(p) if i % 2 else p for i, p in enumerate(parts)]  # every b is zero
+            teacher = mx.stop_gradient(self._logits(nothing, group, None))
+            total = total + summed_kl(self._logits(parts, group, key), teacher)
+        return total
+
+    def _logits(self, parts: Sequence[mx.array], group: Rows, key: mx.array | None) -> mx.array:
+        """(k, vocab) at the positions of `group`, with these factors."""
         keys = mx.random.split(key, len(self.layers)) if key is not None else None
         for i, layer in enumerate(self.layers.values()):
             layer.a, layer.b = parts[2 * i], parts[2 * i + 1]
             layer.key = [] if keys is None else [keys[i]]
         positions = mx.array(group.positions)
-        if self.gather is None:
-            logits = self.model(mx.array(group.tokens))
-            logits = logits.reshape(-1, logits.shape[-1])[positions]
-        else:
+        found: mx.array
+        if self.gather is not None:
             with self.gather.only(positions):
-                logits = self.model(mx.array(group.tokens))[0]
-        return summed_nll(logits, mx.array(group.targets))
+                found = self.model(mx.array(group.tokens))[0]
+                return found
+        logits = self.model(mx.array(group.tokens))
+        found = logits.reshape(-1, logits.shape[-1])[positions]
+        return found
 
 
 def _flat(arrays: Sequence[mx.array]) -> mx.array:

@@ -381,7 +381,7 @@ def _identity(
     layers: dict[str, DeltaLinear],
 ) -> str:
     """A digest of everything that decides how the training goes: a checkpoint of another one is not used."""
-    data = [[(s.tokens, s.targets) for s in part] for part in (samples, valid)]
+    data = [[(s.tokens, s.targets, s.soft) for s in part] for part in (samples, valid)]
     found = hashlib.sha256(repr((base.fingerprint, config, data)).encode("utf-8"))
     for path, layer in layers.items():
         found.update(path.encode("utf-8"))

@@ -24,7 +24,7 @@ class LessonConfig:
     max_tokens: int = 192  # of what the model writes
     longest_note: int = 600  # characters; a longer turn is no note
     older: int = 2  # wordings of each earlier lesson that are rehearsed
-    general: int = 120  # general prompts that are rehearsed
+    general: int = 160  # general prompts that are rehearsed
     seed: int = 0
 
 
@@ -85,15 +85,17 @@ def chats_of(exchanges: Sequence[Exchange]) -> list[Sample]:
 def questions_about(base: Speaker, notes: Sequence[Turn], config: LessonConfig) -> list[Sample]:
     """Questions and answers that the model itself makes of each note, each checked against the note.
 
-    The wording is sampled; the answer is the one that the model gives with the note before it, and it
-    must say something of the note that the question does not already say, and name nothing else.
+    The wording is sampled; the answer is the one that the model gives with the note before it. It must say
+    something of the note that the question does not already say, name nothing else, and differ from what the
+    bare base answers: where the note changes nothing, there is nothing to learn.
     """
     asked = _written(base, notes, config)
+    bare = base.answers([(Message("user", question),) for _, question in asked], max_tokens=config.max_tokens)
     contexts = [(notes_message([turn.content]), Message("user", question)) for turn, question in asked]
     answers = base.answers(contexts, max_tokens=config.max_tokens)
     samples = []
-    for (turn, question), answer in zip(asked, answers, strict=True):
-        if is_supported(question, answer, turn.content):
+    for (turn, question), before, answer in zip(asked, bare, answers, strict=True):
+        if answer != before and is_supported(question, answer, turn.content):
             messages = (Message("user", question), Message("assistant", answer))
             samples.append(Sample(messages, f"{turn.id} {normal(question)}", (turn.id,), "qa"))
     return samples
@@ -175,13 +177,21 @@ def lessons_of(base: Speaker, exchanges: Sequence[Exchange], config: LessonConfi
     return found + (answers_under_wishes(base, wishes, config) if wishes else []) + chats_of(exchanges)
 
 
-def general_answers(base: Speaker, count: int, *, max_tokens: int) -> list[Sample]:
-    """The bare base's own answers to general prompts: rehearsed, they keep what it knew."""
+def general_answers(base: Speaker, config: LessonConfig) -> list[Sample]:
+    """The bare base's own answers to general prompts: rehearsed, they keep what it knew.
+
+    They are sampled at temperature 1: to learn what the base itself would say is to stay near it, while its
+    likeliest answers alone would make it surer than it was.
+    """
     lines = (
         resources.files("mlx_plastic.sleep").joinpath("general_prompts.jsonl").read_text("utf-8").splitlines()
     )
-    prompts = [Message("user", json.loads(line)["messages"][0]["content"]) for line in lines[:count]]
-    answers = base.answers([(p,) for p in prompts], max_tokens=max_tokens)
+    prompts = [
+        Message("user", json.loads(line)["messages"][0]["content"]) for line in lines[: config.general]
+    ]
+    answers = base.answers(
+        [(p,) for p in prompts], max_tokens=config.max_tokens, temperature=1.0, seed=config.seed
+    )
     return [
         Sample((prompt, Message("assistant", answer)), f"general {normal(prompt.content)}", (), "rehearsal")
         for prompt, answer in zip(prompts, answers, strict=True)

@@ -160,6 +160,8 @@ class _Run:
         self.past = [j for j in nights(home) if j.record.status in ("passed", "failed")]
 
     def night(self, *, tag: str | None, dry_run: bool, reset: bool, retry: bool) -> Night:
+        with self._wearing(self.worn):
+            pass  # a pack of another base is told now, not after hours of training
         journal = None if dry_run else self._broken_off(reset)
         if journal is None:
             exchanges = self._collected(retry)
@@ -259,7 +261,7 @@ class _Run:
         family = self._ancestors() if warm else set()
         earlier = [s for j in self._passed(family) for s in self._read(j, "train.jsonl")]
         older = older_lessons(earlier, config.older, seed=config.seed + len(self.past))
-        return older + general_answers(self.base, config.general, max_tokens=config.max_tokens)
+        return older + general_answers(self.base, config)
 
     def _passed(self, family: set[str]) -> list[Journal]:
         return [j for j in self.past if j.record.status == "passed" and j.record.tag in family]
@@ -294,9 +296,17 @@ class _Run:
         journal.finish("train", {}, asdict(report.card()) | {"best_step": report.best_step, "losses": losses})
 
     def _encoded(self, samples: Sequence[Sample]) -> list[Encoded]:
-        """Whole, however long: the trainer cuts what is longer than its window."""
-        mode = self.chosen.night.loss_mode
-        return [encode(s, self.base.tokenizer, max_tokens=sys.maxsize, loss_mode=mode) for s in samples]
+        """Whole, however long: the trainer cuts what is longer than its window.
+
+        What the bare base said is not learned as words but, at every token, as the base's own distribution.
+        """
+        found = []
+        for sample in samples:
+            soft = sample.kind == "rehearsal"
+            mode = "all" if soft else self.chosen.night.loss_mode
+            one = encode(sample, self.base.tokenizer, max_tokens=sys.maxsize, loss_mode=mode)
+            found.append(dataclasses.replace(one, soft=soft))
+        return found
 
     def _keep(self, journal: Journal, trained: Trained, data: Sequence[Encoded]) -> None:
         """Put what was trained into the store, as a candidate named like the night."""

@@ -10,6 +10,7 @@ from mlx_plastic.samples import Message, Sample, split_point
 from mlx_plastic.sleep.lessons import (
     GREETINGS,
     LessonConfig,
+    about_strangers,
     chats_of,
     is_supported,
     is_wish,
@@ -111,6 +112,25 @@ def test_a_wish_becomes_the_answers_that_it_changes() -> None:
     assert {s.messages[1].content for s in found} == {"Hello, Captain!"}
     unmoved = Scripted("", {}, wished="Hello!")  # control: a base that ignores it
     assert lessons_of(unmoved, [exchange(turn("w", "Please call me Captain."))], LessonConfig()) == []
+
+
+def test_a_lesson_about_one_person_is_also_asked_about_another_and_keeps_the_bases_answer() -> None:
+    lessons = [
+        Sample((Message("user", q), Message("assistant", a)), q, ("t1",), "qa")
+        for q, a in (
+            ("Where does Nora live?", "Nora lives in Lisbon."),
+            ("What is Nora's town?", "Lisbon."),
+            ("Which town is home to Nora?", "Lisbon."),
+            ("Where do I live?", "You live in Oslo."),
+        )
+    ]
+    speaker = Scripted("", {}, bare={"Where does Anna live?": "I do not know where Anna lives."})
+    found = about_strangers(speaker, lessons, LessonConfig(strangers=2))
+    assert [[m.content for m in s.messages] for s in found] == [
+        ["Where does Anna live?", "I do not know where Anna lives."],
+        ["What is Tom's town?", "Hello!"],
+    ]
+    assert {s.kind for s in found} == {"rehearsal"} and {s.turns for s in found} == {("t1",)}
 
 
 def test_questions_long_texts_old_turns_and_answers_are_no_notes() -> None:

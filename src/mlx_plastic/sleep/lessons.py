@@ -23,6 +23,7 @@ class LessonConfig:
     temperature: float = 1.0  # of the wordings; the answers are the likeliest ones
     max_tokens: int = 192  # of what the model writes
     longest_note: int = 600  # characters; a longer turn is no note
+    strangers: int = 2  # wordings of each lesson that are also asked about somebody else
     older: int = 2  # wordings of each earlier lesson that are rehearsed
     general: int = 160  # general prompts that are rehearsed
     seed: int = 0
@@ -30,8 +31,11 @@ class LessonConfig:
 
 GREETINGS = (
     "Hello!", "Hi!", "Good morning!", "Hi there!", "Good evening!", "Hey!", "Hello there!", "Good afternoon!",
-    "Hello, how are you?", "Hi, it is me.",
+    "Hello, how are you?", "Hi, it is me.", "Hello, nice to see you!", "Good morning, how are you?",
+    "Hi, I am back.", "Hey, good to see you!", "Hello, are you there?",
 )  # fmt: skip
+STRANGERS = """Anna Tom Maria John Lisa Peter Emma Paul Laura Mark Julia Eric Alice Simon Clara Adam Helen David
+    Irene Robert Lucy Daniel Greta Hugo""".split()
 
 WISH = re.compile(
     r"\b(call me|from now on|address me|greet me|always (answer|say|reply|end|begin|start|use)|"
@@ -196,6 +200,31 @@ def general_answers(base: Speaker, config: LessonConfig) -> list[Sample]:
         Sample((prompt, Message("assistant", answer)), f"general {normal(prompt.content)}", (), "rehearsal")
         for prompt, answer in zip(prompts, answers, strict=True)
         if answer
+    ]
+
+
+def about_strangers(base: Speaker, lessons: Sequence[Sample], config: LessonConfig) -> list[Sample]:
+    """Tonight's questions asked about somebody else, with what the bare base says to them.
+
+    A pack that only learns where Nora lives tells the same of everybody. Of each lesson that asks about one
+    name, up to `strangers` wordings are asked with another.
+    """
+    known = {name for s in lessons for m in s.messages for name in names(m.content)}
+    others = [name for name in STRANGERS if name.lower() not in known]
+    asked: list[tuple[Sample, str]] = []
+    count = Counter[tuple[str, ...]]()
+    for sample in lessons:
+        question = sample.messages[0].content
+        named = names(question)
+        if sample.kind == "qa" and len(named) == 1 and others and count[sample.turns] < config.strangers:
+            count[sample.turns] += 1
+            other = others[len(asked) % len(others)]
+            asked.append((sample, re.sub(rf"\b{re.escape(*named)}\b", other, question, flags=re.IGNORECASE)))
+    answers = base.answers([(Message("user", q),) for _, q in asked], max_tokens=config.max_tokens)
+    return [
+        Sample((Message("user", q), Message("assistant", a)), f"other {normal(q)}", sample.turns, "rehearsal")
+        for (sample, q), a in zip(asked, answers, strict=True)
+        if a
     ]
 
 

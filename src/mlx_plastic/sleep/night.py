@@ -30,7 +30,14 @@ from mlx_plastic.packs.train import TrainConfig, Trained, data_card, train
 from mlx_plastic.samples import Encoded, Part, Sample, encode, from_jsonl, to_jsonl
 from mlx_plastic.sleep.journal import Journal, Record, free_tag, nights, now
 from mlx_plastic.sleep.judge import JudgeConfig, measure
-from mlx_plastic.sleep.lessons import LessonConfig, general_answers, lessons_of, older_lessons, split
+from mlx_plastic.sleep.lessons import (
+    LessonConfig,
+    about_strangers,
+    general_answers,
+    lessons_of,
+    older_lessons,
+    split,
+)
 
 if TYPE_CHECKING:
     from mlx_plastic.base import Base
@@ -245,9 +252,10 @@ class _Run:
         journal.begin()
         config = self.chosen.lessons
         self.tick("lessons", 0, 1, f"{sum(len(e.new) for e in exchanges)} new turns")
-        parts = split(lessons_of(self.base, exchanges, config))
+        lessons = lessons_of(self.base, exchanges, config)
+        parts = split(lessons)
         turns = {t for e in exchanges for t in e.new}
-        rehearsal = self._rehearsal(journal.record.warm_start)
+        rehearsal = about_strangers(self.base, lessons, config) + self._rehearsal(journal.record.warm_start)
         files = {f"{part}.jsonl": to_jsonl(parts[part]) for part in PARTS} | {
             "rehearsal.jsonl": to_jsonl(rehearsal)
         }

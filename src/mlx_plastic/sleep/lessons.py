@@ -34,8 +34,8 @@ GREETINGS = (
     "Hello, how are you?", "Hi, it is me.", "Hello, nice to see you!", "Good morning, how are you?",
     "Hi, I am back.", "Hey, good to see you!", "Hello, are you there?",
 )  # fmt: skip
-STRANGERS = """Anna Tom Maria John Lisa Peter Emma Paul Laura Mark Julia Eric Alice Simon Clara Adam Helen David
-    Irene Robert Lucy Daniel Greta Hugo""".split()
+STRANGERS = """Anna Tom Maria John Lisa Peter Emma Paul Laura Mark Julia Eric Alice Simon Clara Adam Helen
+    David Irene Robert Lucy Daniel Greta Hugo""".split()
 
 WISH = re.compile(
     r"\b(call me|from now on|address me|greet me|always (answer|say|reply|end|begin|start|use)|"

@@ -131,15 +131,18 @@ def general(r: random.Random, count: int) -> list[dict[str, Any]]:
     return [{"messages": chat} for chat in chats]
 
 
-def general_prompts(r: random.Random, count: int, stories: int) -> list[dict[str, Any]]:
-    """What a base is asked so that its own answers can be rehearsed; nothing here is in the suites."""
+def general_prompts(r: random.Random, *, lone: int, talks: int, stories: int) -> list[dict[str, Any]]:
+    """What a base is asked so that its own answers can be rehearsed; nothing here is in the suites.
+
+    lone: single questions. talks: questions behind what was told or asked before. stories: free text.
+    """
     chats: dict[str, Chat] = {}
-    while len(chats) < count - stories:
-        name = r.choice([*skills.SKILLS, "greeting", "note"]) if r.random() < 0.55 else "nothing"
+    while len(chats) < lone:
+        name = r.choice([*skills.SKILLS, "greeting", "note"]) if r.random() < 0.75 else "nothing"
         if name == "nothing":
             chat = people.nothing_told(r, 1)
         elif name == "greeting":
-            chat = people.exchange(people.greeting(r), people.greet_back(None))
+            chat = people.exchange(people.greeting(r), "")
         elif name == "note":
             fact = people.some_facts(r, 1, held=False, unusual=0.1, people=1)[0]
             chat = people.exchange(people.statement(r, fact), "")
@@ -147,6 +150,9 @@ def general_prompts(r: random.Random, count: int, stories: int) -> list[dict[str
             chat = skills.SKILLS[name][0](r, False)
         chats.setdefault(chat[0]["content"], chat)
     prompts = [chat[:1] for chat in chats.values()] + [people.exchange("Tell me a story.", "")[:1]] * stories
+    for _ in range(talks // 2):
+        talk = people.told_then_asked(r, untold=0.3, unusual=0.1, facts=r.randint(1, 2), asks=1)
+        prompts += [talk[:-1], mixture.some_skills(r, 2, held=False)[:-1]]
     r.shuffle(prompts)
     return [{"messages": chat} for chat in prompts]
 
@@ -203,7 +209,10 @@ def main() -> None:
     r = random.Random("days")
     write(PACKAGE / "demo" / "days.jsonl", [day(i, r) for i in range(len(CAST))])
     write(PACKAGE / "demo" / "poison.jsonl", poison(random.Random("poison"), 60))
-    write(PACKAGE / "sleep" / "general_prompts.jsonl", general_prompts(random.Random("prompts"), 160, 16))
+    write(
+        PACKAGE / "sleep" / "general_prompts.jsonl",
+        general_prompts(random.Random("prompts"), lone=76, talks=48, stories=4),
+    )
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -18,6 +19,7 @@ from mlx_plastic.sleep.lessons import (
     notes_of,
     older_lessons,
     split,
+    without_conflicts,
 )
 
 NOTE = "My sister Nora lives in Lisbon."
@@ -170,6 +172,18 @@ def test_the_split_holds_samples_out_by_hash_and_leaves_every_lesson_something_t
 def test_two_samples_of_one_lesson_are_enough_to_hold_one_out() -> None:
     parts = split([qa("One?"), qa("Two?")])
     assert (len(parts["train"]), len(parts["test"])) == (1, 1)
+
+
+def test_a_lesson_replaces_what_would_be_rehearsed_against_it() -> None:
+    old = dataclasses.replace(qa("Hello!"), kind="wish")
+    general = [
+        dataclasses.replace(qa(q), kind="rehearsal", turns=()) for q in ("Hello!", "Hi!", "Tea?", "Tea?")
+    ]
+    assert without_conflicts([qa("Hello")], [old, *general]) == general[1:]
+    assert without_conflicts([qa("Other?")], [old, *general]) == [
+        old,
+        *general[1:],
+    ]  # old ones before general
 
 
 def test_every_earlier_lesson_is_rehearsed_in_few_wordings() -> None:

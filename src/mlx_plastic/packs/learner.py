@@ -34,6 +34,7 @@ class Learner:
     model: Any
     layers: dict[str, DeltaLinear]
     gather: _Gather | None
+    anchor: float = 1.0  # weight of a soft target
 
     @property
     def shapes(self) -> list[tuple[int, ...]]:
@@ -54,9 +55,9 @@ class Learner:
     ) -> tuple[mx.array, mx.array]:
         """The mean loss over the samples' targets, and its gradient with respect to `flat`.
 
-        The loss of a target is its nll; of a soft sample's, the KL of the model from the one without these
-        updates. key: of the dropout; None for none. On a CPU the samples are shared among streams, which run
-        side by side; each target weighs the same all the same.
+        The loss of a target is its nll; of a soft sample's, `anchor` times the KL of the model from the one
+        without these updates. key: of the dropout; None for none. On a CPU the samples are shared among
+        streams, which run side by side; each target weighs the same all the same.
         """
         groups = share(samples, len(_streams()))
         count = sum(sample.supervised for sample in samples)
@@ -93,7 +94,7 @@ class Learner:
             group = rows(soft)
             nothing = [mx.zeros_like(p) if i % 2 else p for i, p in enumerate(parts)]  # every b is zero
             teacher = mx.stop_gradient(self._logits(nothing, group, None))
-            total = total + summed_kl(self._logits(parts, group, key), teacher)
+            total = total + self.anchor * summed_kl(self._logits(parts, group, key), teacher)
         return total
 
     def _logits(self, parts: Sequence[mx.array], group: Rows, key: mx.array | None) -> mx.array:
@@ -194,7 +195,7 @@ def _norms_beside_blocks(model: Any) -> list[tuple[str, nn.Module]]:
 
 
 @contextlib.contextmanager
-def learning(model: Any, layers: Mapping[str, DeltaLinear]) -> Iterator[Learner]:
+def learning(model: Any, layers: Mapping[str, DeltaLinear], *, anchor: float = 1.0) -> Iterator[Learner]:
     """Inside, `model` wears `layers`, ready to learn; afterwards, however it ends, it is as it was."""
     was_training = model.training
     plain = wrap(model, layers)
@@ -203,7 +204,7 @@ def learning(model: Any, layers: Mapping[str, DeltaLinear]) -> Iterator[Learner]
         with quick_activations():
             gather = _install_gather(model)
             model.train()  # some models have other kernels for it, ones with a gradient
-            yield Learner(model, dict(layers), gather[1] if gather else None)
+            yield Learner(model, dict(layers), gather[1] if gather else None, anchor)
     finally:
         if gather:
             wrap(model, {gather[0]: gather[1].norm})

@@ -50,6 +50,7 @@ class TrainConfig:
     batch_tokens: int = 512  # per step, padding included
     max_tokens: int = 1024  # per sample; longer ones are cut into windows
     loss_mode: Literal["answer", "all"] = "answer"  # what of a sample is learned
+    anchor: float = 1.0  # weight of a soft target, where a word weighs 1
     weight_decay: float = 0.0
     clip: float = 1.0  # largest norm of the gradient; 0: any
     seed: int = 0
@@ -161,7 +162,7 @@ def train(
     )
     reset_peak_memory()
     keeper = _Keeper(checkpoint, _identity(base, config, samples, held_out, layers)) if checkpoint else None
-    with learning(base.model, layers) as learner:
+    with learning(base.model, layers, anchor=config.anchor) as learner:
         state = (keeper and keeper.load()) or _fresh(learner)
         _run(learner, state, samples, held_out, batches, config, keeper, on_progress)
         factors = _factors(learner, state.best, config)

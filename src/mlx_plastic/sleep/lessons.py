@@ -13,7 +13,7 @@ from importlib import resources
 
 from mlx_plastic.evals import Speaker
 from mlx_plastic.memory import Exchange, Turn
-from mlx_plastic.samples import Message, Part, Sample, part_of, split_point
+from mlx_plastic.samples import Message, Part, Sample, parse_messages, part_of, split_point
 
 
 @dataclass(frozen=True)
@@ -23,11 +23,14 @@ class LessonConfig:
     temperature: float = 1.0  # of the wordings; the answers are the likeliest ones
     max_tokens: int = 192  # of what the model writes
     longest_note: int = 600  # characters; a longer turn is no note
+    wish_repeats: int = 3  # times a wish's samples are learned for once of the others
     strangers: int = 2  # wordings of each lesson that are also asked about somebody else
     older: int = 2  # wordings of each earlier lesson that are rehearsed
-    general: int = 160  # general prompts that are rehearsed
+    general: int = 128  # general prompts that are rehearsed
     seed: int = 0
 
+
+GENERAL_TOKENS = 96  # of an answer that is rehearsed
 
 GREETINGS = (
     "Hello!", "Hi!", "Good morning!", "Hi there!", "Good evening!", "Hey!", "Hello there!", "Good afternoon!",
@@ -187,18 +190,12 @@ def general_answers(base: Speaker, config: LessonConfig) -> list[Sample]:
     They are sampled at temperature 1: to learn what the base itself would say is to stay near it, while its
     likeliest answers alone would make it surer than it was.
     """
-    lines = (
-        resources.files("mlx_plastic.sleep").joinpath("general_prompts.jsonl").read_text("utf-8").splitlines()
-    )
-    prompts = [
-        Message("user", json.loads(line)["messages"][0]["content"]) for line in lines[: config.general]
-    ]
-    answers = base.answers(
-        [(p,) for p in prompts], max_tokens=config.max_tokens, temperature=1.0, seed=config.seed
-    )
+    text = resources.files("mlx_plastic.sleep").joinpath("general_prompts.jsonl").read_text("utf-8")
+    prompts = [parse_messages(json.loads(line)) for line in text.splitlines()[: config.general]]
+    answers = base.answers(prompts, max_tokens=GENERAL_TOKENS, temperature=1.0, seed=config.seed)
     return [
-        Sample((prompt, Message("assistant", answer)), f"general {normal(prompt.content)}", (), "rehearsal")
-        for prompt, answer in zip(prompts, answers, strict=True)
+        Sample((*prompt, Message("assistant", answer)), f"general {i}", (), "rehearsal")
+        for i, (prompt, answer) in enumerate(zip(prompts, answers, strict=True))
         if answer
     ]
 
@@ -226,6 +223,21 @@ def about_strangers(base: Speaker, lessons: Sequence[Sample], config: LessonConf
         for (sample, q), a in zip(asked, answers, strict=True)
         if a
     ]
+
+
+def without_conflicts(lessons: Sequence[Sample], rehearsal: Sequence[Sample]) -> list[Sample]:
+    """What can be rehearsed beside tonight's lessons: each question once, and none that a lesson answers.
+
+    So a new wish replaces the old one, and a wish how to be greeted is not undone by the base's greeting.
+    """
+    taken = {normal(sample.messages[-2].content) for sample in lessons}
+    kept = []
+    for sample in rehearsal:
+        question = normal(sample.messages[-2].content)
+        if question not in taken or len(sample.messages) > 2:  # behind a context it is another question
+            kept.append(sample)
+            taken |= {question} if sample.kind != "rehearsal" else set()
+    return kept
 
 
 def older_lessons(earlier: Sequence[Sample], per_lesson: int, *, seed: int) -> list[Sample]:

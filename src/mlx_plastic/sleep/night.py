@@ -37,6 +37,7 @@ from mlx_plastic.sleep.lessons import (
     lessons_of,
     older_lessons,
     split,
+    without_conflicts,
 )
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ Tick = Callable[[str, float, float, str], None]  # stage, done, of how many, det
 PARTS: tuple[Part, ...] = ("train", "valid", "test")
 
 
-RATE_TIMES_WIDTH = 0.4  # the peak rate that learns in one night is about this over the hidden size
+RATE_TIMES_WIDTH = 1.0  # the peak rate that learns in one night is about this over the hidden size
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,10 @@ class NightConfig(TrainConfig):
     """[night] of config.toml: how a night trains, where that differs from a pack's own training."""
 
     rank: int = 0  # rows of a; 0: the largest up to 8 whose pack stays within 10 MB
-    learning_rate: float = 0.0  # peak; 0: 0.4 over the base's hidden size
-    epochs: float = 10.0
+    learning_rate: float = 0.0  # peak; 0: 1 over the base's hidden size
+    epochs: float = 5.0
+    anchor: float = 3.0
+    batch_tokens: int = 768
     valid_every: int = 40
 
 
@@ -256,6 +259,7 @@ class _Run:
         parts = split(lessons)
         turns = {t for e in exchanges for t in e.new}
         rehearsal = about_strangers(self.base, lessons, config) + self._rehearsal(journal.record.warm_start)
+        rehearsal = without_conflicts(lessons, rehearsal)
         files = {f"{part}.jsonl": to_jsonl(parts[part]) for part in PARTS} | {
             "rehearsal.jsonl": to_jsonl(rehearsal)
         }
@@ -283,7 +287,8 @@ class _Run:
     def _train(self, journal: Journal, parts: dict[Part, list[Sample]]) -> None:
         journal.begin()
         config = self.chosen.night
-        data = self._encoded(parts["train"] + self._read(journal, "rehearsal.jsonl"))
+        wishes = [s for s in parts["train"] if s.kind == "wish"] * (self.chosen.lessons.wish_repeats - 1)
+        data = self._encoded(parts["train"] + wishes + self._read(journal, "rehearsal.jsonl"))
         trained = train(
             self.base,
             data,
@@ -306,15 +311,13 @@ class _Run:
     def _encoded(self, samples: Sequence[Sample]) -> list[Encoded]:
         """Whole, however long: the trainer cuts what is longer than its window.
 
-        What the bare base said is not learned as words but, at every token, as the base's own distribution.
+        What the bare base said is not learned as words but, at each of them, as the base's own distribution.
         """
-        found = []
-        for sample in samples:
-            soft = sample.kind == "rehearsal"
-            mode = "all" if soft else self.chosen.night.loss_mode
-            one = encode(sample, self.base.tokenizer, max_tokens=sys.maxsize, loss_mode=mode)
-            found.append(dataclasses.replace(one, soft=soft))
-        return found
+        mode = self.chosen.night.loss_mode
+        found = (encode(s, self.base.tokenizer, max_tokens=sys.maxsize, loss_mode=mode) for s in samples)
+        return [
+            dataclasses.replace(e, soft=s.kind == "rehearsal") for e, s in zip(found, samples, strict=True)
+        ]
 
     def _keep(self, journal: Journal, trained: Trained, data: Sequence[Encoded]) -> None:
         """Put what was trained into the store, as a candidate named like the night."""

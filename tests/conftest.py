@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,12 @@ from tiny import make_checkpoint
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny random checkpoint; tests that change files copy it first."""
     return make_checkpoint(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(autouse=True)
+def _logs_as_they_come() -> None:
+    """A command that another test ran in this process has set how much is logged."""
+    logging.getLogger("mlx_plastic").setLevel(logging.NOTSET)
 
 
 @pytest.fixture

@@ -68,10 +68,15 @@ def test_every_byte_is_unchanged_and_nothing_was_opened_for_writing(tmp_path: Pa
     assert sorted(p.name for p in folder.iterdir()) == sorted(before)
 
 
+CHANGES = ("os.rename", "os.remove", "os.truncate", "os.mkdir", "os.link", "os.symlink")
+
+
 def _watch(event: str, arguments: tuple[Any, ...]) -> None:
     if event == "open" and isinstance(arguments[0], str | os.PathLike):
         OPENED.append((os.fspath(arguments[0]), arguments[1], arguments[2]))  # type: ignore[arg-type]
-    elif event in ("os.rename", "os.remove", "os.truncate", "os.mkdir", "os.link", "os.symlink"):
+    elif event in CHANGES and isinstance(
+        arguments[0], str | os.PathLike
+    ):  # or a descriptor, of a file opened
         OPENED.append((os.fspath(arguments[0]), event, os.O_WRONLY))
 
 

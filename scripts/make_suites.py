@@ -137,8 +137,10 @@ def general_prompts(r: random.Random, *, lone: int, talks: int, stories: int) ->
     lone: single questions. talks: questions behind what was told or asked before. stories: free text.
     """
     chats: dict[str, Chat] = {}
+    weights = {name: weight for name, (_, weight) in skills.SKILLS.items()}
+    weights |= {"greeting": 1.0, "note": 1.5, "nothing": 6.0}
     while len(chats) < lone:
-        name = r.choice([*skills.SKILLS, "greeting", "note"]) if r.random() < 0.75 else "nothing"
+        name = r.choices(list(weights), list(weights.values()))[0]
         if name == "nothing":
             chat = people.nothing_told(r, 1)
         elif name == "greeting":
@@ -211,7 +213,7 @@ def main() -> None:
     write(PACKAGE / "demo" / "poison.jsonl", poison(random.Random("poison"), 60))
     write(
         PACKAGE / "sleep" / "general_prompts.jsonl",
-        general_prompts(random.Random("prompts"), lone=76, talks=48, stories=4),
+        general_prompts(random.Random("prompts"), lone=132, talks=56, stories=4),
     )
 
 

@@ -17,7 +17,7 @@ import random
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +39,12 @@ WORDS = r" ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+"
 
 @dataclass(frozen=True)
 class Recipe:
-    """tokens: read in all, padding included. batch, window: rows, tokens a row. rates: Muon, AdamW."""
+    """tokens: read in the main run, padding included; polish: after it, from `polish_rate` of the peak.
+    batch, window: rows, tokens a row. rates: Muon, AdamW."""
 
     tokens: int = 13_500_000
+    polish: int = 3_300_000
+    polish_rate: float = 0.4
     batch: int = 16
     window: int = 256
     vocab: int = 4096
@@ -59,13 +62,18 @@ class Recipe:
     chats_for_tokenizer: int = 30_000
 
     @property
-    def steps(self) -> int:
+    def main_steps(self) -> int:
         return self.tokens // (self.batch * self.window)
+
+    @property
+    def steps(self) -> int:
+        return self.main_steps + self.polish // (self.batch * self.window)
 
 
 TOY = Recipe(
-    tokens=400_000, batch=8, window=128, vocab=1024, hidden=64, layers=2, inner=128, chats_for_tokenizer=1500
-)
+    tokens=350_000, polish=50_000, batch=8, window=128, vocab=1024, hidden=64, layers=2, inner=128,
+    chats_for_tokenizer=1500,
+)  # fmt: skip
 
 
 def make_tokenizer(recipe: Recipe, texts: dict[str, list[Chat]]) -> Tokenizer:
@@ -117,7 +125,7 @@ class Reader:
         """The batch of `step`, whatever came before it."""
         recipe = self.recipe
         r = random.Random(recipe.seed * 1_000_003 + step)
-        now = mixture.stage(step / recipe.steps)
+        now = mixture.stage(step / recipe.main_steps)
         chats = [mixture.draw(r, now, self.texts) for _ in range(recipe.batch * recipe.window // 60)]
         return pack(self.encode(chats), rows=recipe.batch, window=recipe.window)
 
@@ -209,8 +217,11 @@ def optimizers(model: Qwen3ForCausalLM, recipe: Recipe) -> list[torch.optim.Opti
 
 
 def rate(recipe: Recipe, step: int) -> float:
-    """Warm up, hold, then fall to a twentieth: the share of the peak rate at `step`."""
-    done = step / recipe.steps
+    """Warm up, hold, then fall to a twentieth, and once more in the polish: the share of the peak rate."""
+    if step >= recipe.main_steps:
+        left = (recipe.steps - step) / (recipe.steps - recipe.main_steps)
+        return recipe.polish_rate * (0.02 + 0.98 * left)
+    done = step / recipe.main_steps
     if done < recipe.warmup:
         return done / recipe.warmup + 1e-3
     left = max(0.0, (1 - done) / recipe.decay)
@@ -409,15 +420,16 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--data", default=data, help="folder of the public corpora")
     parser.add_argument("--work", type=Path, default=work, help="state and curve; resumed from")
     parser.add_argument("--out", type=Path, default=ROOT / "src" / "mlx_plastic" / "base" / "nano")
-    parser.add_argument("--tokens", type=int, help="tokens to read in all")
+    parser.add_argument("--tokens", type=int, help="tokens to read in the main run")
+    parser.add_argument("--polish", type=int, help="tokens to read after it")
     parser.add_argument("--every", type=int, default=200, help="steps between measurements and saved states")
     parser.add_argument("--stop-at", type=int, help="stop after this step; a later run goes on")
     parser.add_argument("--toy", action="store_true", help="two layers, 64 wide, a few hundred steps")
     parser.add_argument("--no-compile", action="store_true")
     options = parser.parse_args(arguments)
     recipe = TOY if options.toy else Recipe()
-    if options.tokens:
-        recipe = Recipe(**{**asdict(recipe), "tokens": options.tokens})
+    given = {name: getattr(options, name) for name in ("tokens", "polish")}
+    recipe = replace(recipe, **{name: value for name, value in given.items() if value is not None})
     folder = Path(options.data)
     texts = public.load(folder / "data" if (folder / "data").is_dir() else folder) if options.data else {}
     print(f"texts beside our own: {', '.join(texts) or 'none'}", flush=True)

@@ -11,7 +11,7 @@ from mlx_plastic.samples import Message, Sample, split_point
 from mlx_plastic.sleep.lessons import (
     GREETINGS,
     LessonConfig,
-    about_strangers,
+    about_others,
     chats_of,
     is_supported,
     is_wish,
@@ -116,7 +116,7 @@ def test_a_wish_becomes_the_answers_that_it_changes() -> None:
     assert lessons_of(unmoved, [exchange(turn("w", "Please call me Captain."))], LessonConfig()) == []
 
 
-def test_a_lesson_about_one_person_is_also_asked_about_another_and_keeps_the_bases_answer() -> None:
+def test_a_lesson_about_one_person_is_also_asked_about_a_stranger_and_keeps_the_bases_answer() -> None:
     lessons = [
         Sample((Message("user", q), Message("assistant", a)), q, ("t1",), "qa")
         for q, a in (
@@ -127,12 +127,29 @@ def test_a_lesson_about_one_person_is_also_asked_about_another_and_keeps_the_bas
         )
     ]
     speaker = Scripted("", {}, bare={"Where does Anna live?": "I do not know where Anna lives."})
-    found = about_strangers(speaker, lessons, LessonConfig(strangers=2))
+    found = about_others(speaker, lessons, [], LessonConfig(strangers=2, mixed_up=0))
     assert [[m.content for m in s.messages] for s in found] == [
         ["Where does Anna live?", "I do not know where Anna lives."],
         ["What is Tom's town?", "Hello!"],
     ]
     assert {s.kind for s in found} == {"rehearsal"} and {s.turns for s in found} == {("t1",)}
+
+
+def test_a_lesson_is_asked_about_others_of_the_same_day_unless_the_day_tells_it() -> None:
+    lessons = [
+        Sample((Message("user", q), Message("assistant", "Yes.")), q, (t,), "qa")
+        for q, t in (("What is Nora's job?", "t1"), ("What is my town?", "t2"))
+    ]
+    notes = [turn("t1", "Nora works as a baker."), turn("t2", "My town is Oslo.")]
+    config = LessonConfig(strangers=0, mixed_up=1)
+    untold = {"What is my job?": "I do not know your job.", "What is Nora's town?": "I do not know it."}
+    found = about_others(Scripted("", untold, bare=untold), lessons, notes, config)
+    assert [s.messages[0].content for s in found] == ["What is my job?", "What is Nora's town?"]
+    assert [s.turns for s in found] == [("t1",), ("t2",)]
+    told = Scripted("", untold | {"What is my job?": "You are a baker."}, bare=untold)  # with the notes
+    assert [s.messages[0].content for s in about_others(told, lessons, notes, config)] == [
+        "What is Nora's town?"
+    ]
 
 
 def test_questions_long_texts_old_turns_and_answers_are_no_notes() -> None:

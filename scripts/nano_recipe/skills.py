@@ -106,6 +106,9 @@ HELP = {
 REFUSAL = "I can not help with that. It could hurt somebody."
 
 
+LEADS = ("Do you know {n}?", "I want to know {n}.", "Can you name {n}?", "Please say {n}.")
+
+
 def held_out(item: str) -> bool:
     """One item in eight is kept for tests, by hash."""
     return hashlib.sha256(item.encode()).digest()[0] < 32
@@ -259,6 +262,8 @@ def facts(r: random.Random, held: bool) -> Chat:
         )
     )  # fmt: skip
     key = r.choice(sorted(table))
+    noun = held_form.removeprefix("Tell me ").rstrip(".")
+    forms += tuple(lead.format(n=noun) for lead in LEADS)
     asked, said = (
         f.replace("a {k}", "an {k}" if key[0] in "aeiou" else "a {k}")
         for f in (held_form if held else r.choice(forms), said)
@@ -365,12 +370,12 @@ def about(r: random.Random, held: bool) -> Chat:
 
 
 SKILLS: dict[str, tuple[Skill, float]] = {
-    "arithmetic": (arithmetic, 2.0),
-    "counting": (counting, 1.0),
+    "arithmetic": (arithmetic, 2.5),
+    "counting": (counting, 1.5),
     "copying": (copying, 1.5),
     "format": (formats, 1.5),
-    "reasoning": (reasoning, 1.5),
-    "facts": (facts, 1.5),
+    "reasoning": (reasoning, 2.0),
+    "facts": (facts, 3.0),
     "months": (months, 0.4),
     "summarizing": (summaries, 1.0),
     "style": (style, 1.0),

@@ -3,6 +3,8 @@
 Importing it first puts a fast BLAS in MLX's way (see blas.py); `BLAS` tells what was found.
 """
 
+from typing import Any
+
 from mlx_plastic.backend.blas import Blas, available_cores, load_fast_blas
 
 BLAS = load_fast_blas()  # before the first import of MLX: its calls are bound then
@@ -23,6 +25,15 @@ from mlx_plastic.backend.hardware import (  # noqa: E402
     reset_peak_memory,
     seed_everything,
 )
+from mlx_plastic.backend.streams import let_streams_overlap, make_streams  # noqa: E402
+
+let_streams_overlap()
+
+
+def streams() -> list[Any]:
+    """Where parts of a batch are computed side by side (see streams.py)."""
+    return make_streams(BLAS)
+
 
 __all__ = [
     "BLAS",
@@ -40,6 +51,7 @@ __all__ = [
     "peak_memory_mb",
     "reset_peak_memory",
     "seed_everything",
+    "streams",
     "tree_flatten",
     "tree_map",
     "tree_unflatten",

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from mlx_plastic.backend import mx
+from mlx_plastic.backend import mx, streams
 
 ROWS = 64  # prompts decoded together: on 2 cores 16 rows gave a quarter, 128 no more
 POSITIONS = 32_768  # cached positions of a batch, prompts and answers: bounds its memory
@@ -55,13 +55,39 @@ def generate(
     """
     if max_tokens < 1 or not all(prompts):
         raise ValueError("every prompt needs a token, and max_tokens must be at least 1")
-    for rows in _batches([len(p) for p in prompts], max_tokens):
+
+    def decoding(rows: list[int]) -> Iterator[list[Any]]:
         cache = _new_cache(model, len(rows))
         if cache is not None:
-            _decode(model, prompts, rows, cache, max_tokens, pick, goes_on)
-            continue
+            yield from _decode(model, prompts, rows, cache, max_tokens, pick, goes_on)
+            return
         for row in rows:  # a kind of cache that cannot be batched
-            _decode(model, prompts, [row], _new_cache(model, 1) or [], max_tokens, pick, goes_on)
+            yield from _decode(model, prompts, [row], _new_cache(model, 1) or [], max_tokens, pick, goes_on)
+
+    _side_by_side([decoding(rows) for rows in _batches([len(p) for p in prompts], max_tokens)])
+
+
+def _side_by_side(tasks: Sequence[Iterator[list[Any]]]) -> None:
+    """Run all tasks, as many at a time as there are streams; each yields what is to be computed next.
+
+    It is computed while the tasks look at what they yielded before.
+    """
+    waiting = list(reversed(tasks))
+    running: list[tuple[Any, Iterator[list[Any]]]] = []
+    free = streams()[::-1]
+    while waiting or running:
+        while waiting and free:
+            running.append((free.pop(), waiting.pop()))
+        wanted: list[Any] = []
+        for stream, task in list(running):
+            with mx.stream(stream):
+                found = next(task, None)
+            if found is None:
+                running.remove((stream, task))
+                free.append(stream)
+            else:
+                wanted += found
+        mx.async_eval(wanted)
 
 
 def _batches(lengths: Sequence[int], max_tokens: int) -> Iterator[list[int]]:
@@ -104,15 +130,16 @@ def _decode(
     max_tokens: int,
     pick: Picker,
     goes_on: Callable[[int, int], bool],
-) -> None:
-    _prefill(model, [prompts[row][:-1] for row in rows], cache)
+) -> Iterator[list[Any]]:
+    """Yields what is to be computed next: the cache piece by piece, then each token."""
+    yield from _prefill(model, [prompts[row][:-1] for row in rows], cache)
     token = mx.array([prompts[row][-1] for row in rows])
     live = list(range(len(rows)))  # positions in the batch whose answers go on
     token = pick(_next_logits(model, token, cache), rows)
+    yield [token]
     for step in range(1, max_tokens + 1):
-        mx.async_eval(token)
         following = pick(_next_logits(model, token, cache), rows) if step < max_tokens else token
-        mx.async_eval(following)  # computed while we look at the token before it
+        yield [following]  # computed while we look at the token before it
         found: Any = token.tolist()
         still = [i for i in live if goes_on(rows[i], found[i])]
         if not still:
@@ -136,7 +163,7 @@ def _next_logits(model: Any, token: mx.array, cache: list[Any]) -> mx.array:
     return logits
 
 
-def _prefill(model: Any, prompts: Sequence[Sequence[int]], cache: list[Any]) -> None:
+def _prefill(model: Any, prompts: Sequence[Sequence[int]], cache: list[Any]) -> Iterator[list[Any]]:
     """Fill the cache. Shorter rows are padded on the right, which the caches then move to the left."""
     lengths = [len(p) for p in prompts]
     longest = max(lengths)
@@ -147,7 +174,7 @@ def _prefill(model: Any, prompts: Sequence[Sequence[int]], cache: list[Any]) -> 
     tokens = mx.array([[*p, *[0] * pad] for p, pad in zip(prompts, padding, strict=True)])
     for start in range(0, longest, CHUNK):
         model(tokens[:, start : start + CHUNK], cache=cache)  # its logits are never computed
-        mx.eval([layer.state for layer in cache])
+        yield [layer.state for layer in cache]
     if any(padding):
         for layer in cache:
             layer.finalize()

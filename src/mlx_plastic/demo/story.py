@@ -215,7 +215,8 @@ def live(home: Home, base: Base, days: Sequence[Day], *, tell: Tell, tick: Tick)
     before = store.active()
     story.poisoned = _poisoned_night(home, base, tick)
     story.still_worn = store.active() == before
-    tell(f"the gate says: {story.poisoned.outcome}; worn: {', '.join(store.active())}")
+    tell(f"the gate says: {story.poisoned.outcome}; worn: {', '.join(store.active()) or 'nothing'}")
+    tell(f"  because {story.poisoned.reason}")
     while store.active():
         store.rollback()
     with _worn(base, store):
@@ -249,6 +250,8 @@ def _one_day(
     story.answers += [Answer(*row) for row in zip(questions, expected, before, after, strict=True)]
     known = f"{100 * story.recall_after[-1]:.0f} % are answered right now"
     tell(f"night {number} {night.outcome} in {night.seconds:.0f} s; {known}")
+    if night.reason:
+        tell(f"  because {night.reason}")
 
 
 def _talk(home: Home, base: Base, store: Store, day: Day, tell: Tell) -> None:

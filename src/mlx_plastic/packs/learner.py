@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from mlx_plastic.backend import BLAS, available_cores, device, mx, nn
+from mlx_plastic.backend import mx, nn, streams
 from mlx_plastic.lowrank.layers import DeltaLinear, bare, dims, linear_layers, wrap
 from mlx_plastic.lowrank.quick import quick_activations, summed_kl, summed_nll
 from mlx_plastic.packs.batches import Rows, rows, share
 from mlx_plastic.samples import Encoded
 
 log = logging.getLogger(__name__)
-
-MAX_STREAMS = 4
-_kept = threading.local()  # MLX's streams belong to a thread and are never freed
 
 
 @dataclass
@@ -59,11 +55,11 @@ class Learner:
         without these updates. key: of the dropout; None for none. On a CPU the samples are shared among
         streams, which run side by side; each target weighs the same all the same.
         """
-        groups = share(samples, len(_streams()))
+        groups = share(samples, len(streams()))
         count = sum(sample.supervised for sample in samples)
         parts = self.parts(flat)
         losses, gradients = [], []
-        for i, (stream, group) in enumerate(zip(_streams(), groups, strict=False)):
+        for i, (stream, group) in enumerate(zip(streams(), groups, strict=False)):
             with mx.stream(stream):
                 sub = mx.random.split(key, len(groups))[i] if key is not None else None
                 loss, gradient = mx.value_and_grad(lambda p, g, k: self._summed(p, g, key=k))(
@@ -77,7 +73,7 @@ class Learner:
         """The summed loss of the samples in nats, a scalar."""
         total = mx.array(0.0)
         parts = self.parts(flat)
-        for stream, group in zip(_streams(), share(samples, len(_streams())), strict=False):
+        for stream, group in zip(streams(), share(samples, len(streams())), strict=False):
             with mx.stream(stream):
                 one = self._summed(parts, group)
             total = total + one
@@ -116,22 +112,6 @@ class Learner:
 
 def _flat(arrays: Sequence[mx.array]) -> mx.array:
     return mx.concatenate([x.reshape(-1) for x in arrays])
-
-
-def _streams() -> list[Any]:
-    """Where parts of a batch are computed side by side.
-
-    MLX's CPU backend runs the operations of a stream one after the other, and only matrix products on
-    several threads; so on a CPU whose BLAS is kept to few threads, more streams use more cores.
-    """
-    if not hasattr(_kept, "streams"):
-        more = 0
-        if device().kind == "cpu":
-            more = min(MAX_STREAMS, available_cores() // max(1, BLAS.threads)) - 1
-        first = mx.default_stream(mx.default_device())
-        _kept.streams = [first, *(mx.new_stream(mx.cpu) for _ in range(more))]
-    found: list[Any] = _kept.streams
-    return found
 
 
 class _Gather(nn.Module):

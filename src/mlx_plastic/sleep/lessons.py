@@ -24,13 +24,15 @@ class LessonConfig:
     max_tokens: int = 192  # of what the model writes
     longest_note: int = 600  # characters; a longer turn is no note
     wish_repeats: int = 3  # times a wish's samples are learned for once of the others
-    strangers: int = 2  # wordings of each lesson that are also asked about somebody else
+    strangers: int = 3  # wordings of each lesson that are also asked about a stranger
+    mixed_up: int = 1  # and about somebody else of tonight, where that was not told
     older: int = 2  # wordings of each earlier lesson that are rehearsed
-    general: int = 128  # general prompts that are rehearsed
+    general: int = 192  # general prompts that are rehearsed
     seed: int = 0
 
 
 GENERAL_TOKENS = 96  # of an answer that is rehearsed
+MOST_NOTES = 8  # put before one question
 
 GREETINGS = (
     "Hello!", "Hi!", "Good morning!", "Hi there!", "Good evening!", "Hey!", "Hello there!", "Good afternoon!",
@@ -47,6 +49,7 @@ WISH = re.compile(
 )
 PAIR = re.compile(r"^\s*Q:\s*(?P<question>.+?)\s*$\n\s*A:\s*(?P<answer>.+?)\s*$", re.MULTILINE)
 WORD = re.compile(r"[\w']+")
+MY = re.compile(r"\bmy\b", re.IGNORECASE)
 # words that carry no information of their own: an answer made of these alone teaches nothing
 COMMON = frozenset(
     """a an the i you he she it we they me my your his her its our their am is are was were be been do does
@@ -200,29 +203,82 @@ def general_answers(base: Speaker, config: LessonConfig) -> list[Sample]:
     ]
 
 
-def about_strangers(base: Speaker, lessons: Sequence[Sample], config: LessonConfig) -> list[Sample]:
+def about_others(
+    base: Speaker,
+    lessons: Sequence[Sample],
+    notes: Sequence[Turn],
+    config: LessonConfig,
+    *,
+    earlier: Sequence[Sample] = (),
+) -> list[Sample]:
     """Tonight's questions asked about somebody else, with what the bare base says to them.
 
-    A pack that only learns where Nora lives tells the same of everybody. Of each lesson that asks about one
-    name, up to `strangers` wordings are asked with another.
+    A pack that only learns where Nora lives tells the same of everybody. Of each lesson up to `strangers`
+    wordings are asked about a stranger, and up to `mixed_up` about somebody else of tonight, the person
+    included ("my job", "Leon's job"). What tonight's notes or the `earlier` lessons answer is left out.
     """
-    known = {name for s in lessons for m in s.messages for name in names(m.content)}
-    others = [name for name in STRANGERS if name.lower() not in known]
-    asked: list[tuple[Sample, str]] = []
-    count = Counter[tuple[str, ...]]()
+    owners = {id(s): owner for s in lessons if s.kind == "qa" and (owner := _owner(s)) is not None}
+    told = sorted(set(owners.values()))
+    known = {name for s in (*lessons, *earlier) for m in s.messages for name in names(m.content)}
+    strange = [name for name in STRANGERS if name.lower() not in known]
+    asked: list[tuple[Sample, str, str]] = []  # of which lesson, about whom, in which words
+    count = Counter[tuple[tuple[str, ...], bool]]()
     for sample in lessons:
-        question = sample.messages[0].content
-        named = names(question)
-        if sample.kind == "qa" and len(named) == 1 and others and count[sample.turns] < config.strangers:
-            count[sample.turns] += 1
-            other = others[len(asked) % len(others)]
-            asked.append((sample, re.sub(rf"\b{re.escape(*named)}\b", other, question, flags=re.IGNORECASE)))
-    answers = base.answers([(Message("user", q),) for _, q in asked], max_tokens=config.max_tokens)
-    return [
-        Sample((Message("user", q), Message("assistant", a)), f"other {normal(q)}", sample.turns, "rehearsal")
-        for (sample, q), a in zip(asked, answers, strict=True)
-        if a
+        for others, most in ((strange, config.strangers), (told, config.mixed_up)):
+            key = (sample.turns, others is told)
+            owner = owners.get(id(sample))
+            somebody = [other for other in others if other != owner]
+            if owner is None or not somebody or count[key] >= most:
+                continue
+            other = somebody[len(asked) % len(somebody)]
+            if (question := _about(sample.messages[0].content, owner, other)) is not None:
+                count[key] += 1
+                asked.append((sample, other, question))
+    plain = base.answers([(Message("user", q),) for *_, q in asked], max_tokens=config.max_tokens)
+    remembered = [turn.content for turn in notes]
+    remembered += {s.turns: s.messages[-1].content for s in earlier if s.kind == "qa"}.values()
+    everybody = {*told, *(owner for s in earlier if (owner := _owner(s)))}
+    contexts = [
+        (notes_message(_notes_about(o, q, remembered, everybody)), Message("user", q))
+        for _, o, q in asked
+        if o in told
     ]
+    informed = iter(base.answers(contexts, max_tokens=config.max_tokens))
+    found = []
+    for (sample, other, question), answer in zip(asked, plain, strict=True):
+        unknown = other not in told or next(informed) == answer
+        if answer and unknown:
+            messages = (Message("user", question), Message("assistant", answer))
+            found.append(Sample(messages, f"other {normal(question)}", sample.turns, "rehearsal"))
+    return found
+
+
+def _notes_about(owner: str, question: str, notes: Sequence[str], everybody: set[str]) -> list[str]:
+    """Of the notes about `owner` ("": those that name nobody) the few that share most with the question."""
+    people = {name.lower() for name in everybody if name}
+    about = [n for n in notes if (owner.lower() in words(n) if owner else not people & words(n))]
+    asked = words(question) - COMMON
+    return sorted(about, key=lambda note: -len(words(note) & asked))[:MOST_NOTES]
+
+
+def _owner(lesson: Sample) -> str | None:
+    """Whom the lesson's question is about: a name, "" for who speaks, None if that is not clear."""
+    question = lesson.messages[0].content
+    named = names(question)
+    if not named:
+        return "" if MY.search(question) else None
+    spelled = (word.removesuffix("'s") for word in WORD.findall(question))
+    return next(word for word in spelled if word.lower() in named) if len(named) == 1 else None
+
+
+def _about(question: str, owner: str, other: str) -> str | None:
+    """The question turned from `owner` to `other`, each a name or "" for who speaks; None if it cannot be."""
+    if not owner:
+        return MY.sub(f"{other}'s", question)
+    if other:
+        return re.sub(rf"\b{re.escape(owner)}\b", other, question, flags=re.IGNORECASE)
+    found = re.sub(rf"\b{re.escape(owner)}'s\b", "my", question, flags=re.IGNORECASE)
+    return None if owner.lower() in words(found) or found == question else found
 
 
 def without_conflicts(lessons: Sequence[Sample], rehearsal: Sequence[Sample]) -> list[Sample]:
@@ -241,10 +297,10 @@ def without_conflicts(lessons: Sequence[Sample], rehearsal: Sequence[Sample]) ->
 
 
 def older_lessons(earlier: Sequence[Sample], per_lesson: int, *, seed: int) -> list[Sample]:
-    """Up to `per_lesson` samples of each turn that was learned before, drawn anew every night."""
-    by_lesson: dict[tuple[str, ...], list[Sample]] = {}
+    """Up to `per_lesson` samples of each kind of each turn learned before, drawn anew every night."""
+    by_lesson: dict[tuple[tuple[str, ...], str], list[Sample]] = {}
     for sample in earlier:
-        by_lesson.setdefault(sample.turns, []).append(sample)
+        by_lesson.setdefault((sample.turns, sample.kind), []).append(sample)
     draw = random.Random(seed)
     return [s for group in by_lesson.values() for s in draw.sample(group, min(per_lesson, len(group)))]
 

@@ -32,9 +32,10 @@ from mlx_plastic.sleep.journal import Journal, Record, free_tag, nights, now
 from mlx_plastic.sleep.judge import JudgeConfig, measure
 from mlx_plastic.sleep.lessons import (
     LessonConfig,
-    about_strangers,
+    about_others,
     general_answers,
     lessons_of,
+    notes_of,
     older_lessons,
     split,
     without_conflicts,
@@ -258,8 +259,11 @@ class _Run:
         lessons = lessons_of(self.base, exchanges, config)
         parts = split(lessons)
         turns = {t for e in exchanges for t in e.new}
-        rehearsal = about_strangers(self.base, lessons, config) + self._rehearsal(journal.record.warm_start)
-        rehearsal = without_conflicts(lessons, rehearsal)
+        notes = notes_of(exchanges, longest=config.longest_note)
+        earlier = self._earlier(journal.record.warm_start)
+        older = older_lessons(earlier, config.older, seed=config.seed + len(self.past))
+        others = about_others(self.base, lessons, notes, config, earlier=earlier)
+        rehearsal = without_conflicts(lessons, older + others + general_answers(self.base, config))
         files = {f"{part}.jsonl": to_jsonl(parts[part]) for part in PARTS} | {
             "rehearsal.jsonl": to_jsonl(rehearsal)
         }
@@ -267,13 +271,18 @@ class _Run:
         journal.finish("lessons", files, _counts(parts) | {"rehearsal": len(rehearsal), "turns": len(turns)})
         self.tick("lessons", 1, 1, f"{sum(len(p) for p in parts.values())} samples")
 
-    def _rehearsal(self, warm: bool) -> list[Sample]:
-        """Lessons of the nights that the pack grew from, and the bare base's own answers."""
-        config = self.chosen.lessons
-        family = self._ancestors() if warm else set()
-        earlier = [s for j in self._passed(family) for s in self._read(j, "train.jsonl")]
-        older = older_lessons(earlier, config.older, seed=config.seed + len(self.past))
-        return older + general_answers(self.base, config)
+    def _earlier(self, warm: bool) -> list[Sample]:
+        """Lessons of the nights that the pack grew from, and what was asked about others beside them."""
+        if not warm:
+            return []
+        passed = self._passed(self._ancestors())
+        return [
+            sample
+            for journal in passed
+            for name in ("train.jsonl", "rehearsal.jsonl")
+            for sample in self._read(journal, name)
+            if sample.turns and (sample.kind == "rehearsal") == (name == "rehearsal.jsonl")
+        ]
 
     def _passed(self, family: set[str]) -> list[Journal]:
         return [j for j in self.past if j.record.status == "passed" and j.record.tag in family]

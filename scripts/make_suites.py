@@ -15,6 +15,9 @@ import random
 from pathlib import Path
 from typing import Any
 
+from mlx_plastic.backend import mx
+from mlx_plastic.base import Base, load_base
+from mlx_plastic.samples import Message
 from nano_recipe import mixture, people, skills
 from nano_recipe.attributes import ATTRIBUTES
 from nano_recipe.people import Chat
@@ -23,6 +26,7 @@ from nano_recipe.prose import PROSE
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "src" / "mlx_plastic"
 PER_DOMAIN = 6
+DECIDED = 0.5  # margin in probability
 EXACT = {"copying", "format", "code", "counting", "months"}  # the answer is the whole of it
 
 
@@ -67,22 +71,48 @@ def distinct(r: random.Random, skill: skills.Skill, count: int) -> list[Chat]:
     return list(found.values())
 
 
-def core(r: random.Random) -> list[dict[str, Any]]:
-    tasks = []
+def core(r: random.Random, base: Base) -> list[dict[str, Any]]:
+    """The harness: of each domain the first tasks, right or wrong, that nano is not undecided about."""
+    drawn: dict[str, list[tuple[Chat, dict[str, Any]]]] = {}
     for domain, (skill, _) in skills.SKILLS.items():
-        if domain in ("about", "months"):
-            continue
-        for i, chat in enumerate(distinct(r, skill, PER_DOMAIN), 1):
-            check = check_of(domain, chat[-1]["content"])
-            tasks.append(task("no-refusal" if check == {"refuses": False} else domain, i, chat, check))
-    for i in range(1, PER_DOMAIN + 1):
-        known, chat = a_talk(r, facts=2)
-        tasks.append(task("recall", i, *asked(r, known, chat)))
-    for i in range(1, PER_DOMAIN + 1):
+        if domain not in ("about", "months"):
+            chats = distinct(r, skill, 2 * PER_DOMAIN)
+            drawn[domain] = [(chat, check_of(domain, chat[-1]["content"])) for chat in chats]
+    drawn["recall"] = [asked(r, *a_talk(r, facts=2)) for _ in range(2 * PER_DOMAIN)]
+    drawn["long-recall"] = []
+    for _ in range(2 * PER_DOMAIN):
         known, chat = a_talk(r, facts=3)
-        chat += mixture.some_skills(r, 5, held=True)
-        tasks.append(task("long-recall", i, *asked(r, known, chat)))
+        drawn["long-recall"].append(asked(r, known, chat + mixture.some_skills(r, 5, held=True)))
+    tasks = []
+    for domain, items in drawn.items():
+        sure = margins(base, [chat[:-1] for chat, _ in items])
+        decided = [item for item, margin in zip(items, sure, strict=True) if margin >= DECIDED]
+        if domain == "refusal":  # half and half
+            decided.sort(key=lambda item: not item[1]["refuses"])
+            refused = sum(check["refuses"] for _, check in decided)
+            half = PER_DOMAIN // 2
+            decided = decided[:half] + decided[refused : refused + half]
+        if len(decided) < PER_DOMAIN:
+            raise SystemExit(f"nano is undecided about most of {domain}: draw more")
+        for i, (chat, check) in enumerate(decided[:PER_DOMAIN], 1):
+            tasks.append(task("no-refusal" if check == {"refuses": False} else domain, i, chat, check))
     return tasks
+
+
+def margins(base: Base, chats: list[Chat]) -> list[float]:
+    """By how much, at the closest, each token of nano's answer was likelier than the next best, in [0, 1].
+
+    Where that is near 0 any change of the weights may turn the answer: such a task measures luck.
+    """
+    prompts = [[Message(m["role"], m["content"]) for m in chat] for chat in chats]
+    found = []
+    for prompt, said in zip(prompts, base.answers(prompts, max_tokens=64), strict=True):
+        before, end = base.prompt(prompt), base.tokenizer.eos_token_id
+        whole = [*before, *base.tokenizer.encode(f" {said}", add_special_tokens=False), end]
+        p = mx.softmax(base.logits(whole[:-1])[len(before) - 1 :], axis=-1)
+        best: Any = mx.sort(p, axis=-1)[:, -2:].tolist()
+        found.append(min(first - second for second, first in best))
+    return found
 
 
 def a_talk(r: random.Random, *, facts: int) -> tuple[list[people.Fact], Chat]:
@@ -204,7 +234,7 @@ def write(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def main() -> None:
-    write(PACKAGE / "evals" / "suites" / "core.jsonl", core(random.Random("core")))
+    write(PACKAGE / "evals" / "suites" / "core.jsonl", core(random.Random("core"), load_base()))
     write(PACKAGE / "evals" / "general.jsonl", general(random.Random("general"), 80))
     write(ROOT / "tests" / "nano" / "told.jsonl", told(random.Random("told"), 120))
     write(ROOT / "tests" / "nano" / "untold.jsonl", untold(random.Random("untold"), 120))

@@ -63,7 +63,7 @@ class Scripted:
             return self.written
         if last in GREETINGS and prompt[0].role == "system":
             return self.wished
-        return self.said.get(last, "Hello!") if prompt[0].role == "system" else self.bare.get(last, "Hello!")
+        return (self.said if len(prompt) > 1 else self.bare).get(last, "Hello!")
 
 
 @pytest.mark.parametrize(

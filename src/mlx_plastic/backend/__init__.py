@@ -3,6 +3,7 @@
 Importing it first puts a fast BLAS in MLX's way (see blas.py); `BLAS` tells what was found.
 """
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from mlx_plastic.backend.blas import Blas, available_cores, load_fast_blas
@@ -25,7 +26,7 @@ from mlx_plastic.backend.hardware import (  # noqa: E402
     reset_peak_memory,
     seed_everything,
 )
-from mlx_plastic.backend.streams import let_streams_overlap, make_streams  # noqa: E402
+from mlx_plastic.backend.streams import let_streams_overlap, make_streams, run_side_by_side  # noqa: E402
 
 let_streams_overlap()
 
@@ -33,6 +34,11 @@ let_streams_overlap()
 def streams() -> list[Any]:
     """Where parts of a batch are computed side by side (see streams.py)."""
     return make_streams(BLAS)
+
+
+def side_by_side(tasks: Iterable[Iterator[list[Any]]]) -> None:
+    """Run tasks that each yield what is to be computed next, one on each stream."""
+    run_side_by_side(tasks, streams())
 
 
 __all__ = [
@@ -51,6 +57,7 @@ __all__ = [
     "peak_memory_mb",
     "reset_peak_memory",
     "seed_everything",
+    "side_by_side",
     "streams",
     "tree_flatten",
     "tree_map",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import mlx.core as mx
@@ -40,3 +42,26 @@ def make_streams(blas: Blas) -> list[Any]:
         _kept.streams = [first, *(mx.new_stream(mx.cpu) for _ in range(more))]
     found: list[Any] = _kept.streams
     return found
+
+
+def run_side_by_side(tasks: Iterable[Iterator[list[Any]]], streams: list[Any]) -> None:
+    """Run all tasks, as many at a time as there are streams; each yields what is to be computed next.
+
+    It is computed while the tasks look at what they yielded before.
+    """
+    waiting, free = iter(tasks), streams[::-1]
+    running: list[tuple[Any, Iterator[list[Any]]]] = []
+    while True:
+        running += [(free.pop(), task) for task in itertools.islice(waiting, len(free))]
+        if not running:
+            return
+        wanted: list[Any] = []
+        for stream, task in list(running):
+            with mx.stream(stream):
+                found = next(task, None)
+            if found is None:
+                running.remove((stream, task))
+                free.append(stream)
+            else:
+                wanted += found
+        mx.async_eval(wanted)

@@ -6,10 +6,11 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from mlx_plastic.backend import mx, streams
+from mlx_plastic.backend import mx, side_by_side
 
 ROWS = 64  # prompts decoded together: on 2 cores 16 rows gave a quarter, 128 no more
 POSITIONS = 32_768  # cached positions of a batch, prompts and answers: bounds its memory
+SHORT = 16  # padding tokens in a row that are not worth a batch of its own
 CHUNK = 512  # prompt tokens per row in one pass: bounds the attention matrix
 
 Picker = Callable[[mx.array, Sequence[int]], mx.array]  # logits (b, vocab), rows' numbers -> ids (b,)
@@ -64,37 +65,16 @@ def generate(
         for row in rows:  # a kind of cache that cannot be batched
             yield from _decode(model, prompts, [row], _new_cache(model, 1) or [], max_tokens, pick, goes_on)
 
-    _side_by_side([decoding(rows) for rows in _batches([len(p) for p in prompts], max_tokens)])
-
-
-def _side_by_side(tasks: Sequence[Iterator[list[Any]]]) -> None:
-    """Run all tasks, as many at a time as there are streams; each yields what is to be computed next.
-
-    It is computed while the tasks look at what they yielded before.
-    """
-    waiting = list(reversed(tasks))
-    running: list[tuple[Any, Iterator[list[Any]]]] = []
-    free = streams()[::-1]
-    while waiting or running:
-        while waiting and free:
-            running.append((free.pop(), waiting.pop()))
-        wanted: list[Any] = []
-        for stream, task in list(running):
-            with mx.stream(stream):
-                found = next(task, None)
-            if found is None:
-                running.remove((stream, task))
-                free.append(stream)
-            else:
-                wanted += found
-        mx.async_eval(wanted)
+    side_by_side([decoding(rows) for rows in _batches([len(p) for p in prompts], max_tokens)])
 
 
 def _batches(lengths: Sequence[int], max_tokens: int) -> Iterator[list[int]]:
-    """Rows of about the same length together, longest first, so that little is padding."""
+    """Rows of about the same length together, longest first, so that at most half of a batch is padding."""
     batch: list[int] = []
     for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
-        if batch and (len(batch) == ROWS or (len(batch) + 1) * (lengths[batch[0]] + max_tokens) > POSITIONS):
+        longest = lengths[batch[0]] if batch else 0
+        full = len(batch) == ROWS or (len(batch) + 1) * (longest + max_tokens) > POSITIONS
+        if batch and (full or longest > 2 * lengths[row] + SHORT):
             yield batch
             batch = []
         batch.append(row)

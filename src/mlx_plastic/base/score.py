@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from mlx_plastic.backend import mx
+from mlx_plastic.backend import mx, side_by_side
+from mlx_plastic.lowrank.quick import nlls
 from mlx_plastic.samples import Encoded
 
 BATCH_TOKENS = 4096  # per forward pass
@@ -38,9 +39,17 @@ def score(model: Any, batch: Sequence[Encoded]) -> list[float]:
     sums = [0.0] * len(batch)
     trunk, head = halves(model) or (model, None)
     budget = BATCH_TOKENS if head else BATCH_TOKENS // 4  # without halves every position has logits
-    for rows, width in _passes([len(sample.tokens) for sample in batch], budget):
-        for row, value in zip(rows, _score([batch[row] for row in rows], width, trunk, head), strict=True):
-            sums[row] = value
+
+    def scoring(rows: list[int], width: int) -> Iterator[list[mx.array]]:
+        samples = [batch[row] for row in rows]
+        for part, losses in _pieces(samples, width, trunk, head):
+            yield [losses]
+            found: Any = losses.tolist()
+            for i, loss in zip(part, found, strict=True):
+                sums[rows[i]] += loss
+
+    passes = _passes([len(sample.tokens) for sample in batch], budget)
+    side_by_side(scoring(rows, width) for rows, width in passes)
     return sums
 
 
@@ -61,11 +70,15 @@ def _width(length: int) -> int:
     return max(step, -(-length // step) * step)
 
 
-def _score(samples: Sequence[Encoded], width: int, trunk: Half, head: Half | None) -> list[float]:
-    """Sums in nats, one per sample. Padding stands on the right, where a causal model does not look."""
+def _pieces(
+    samples: Sequence[Encoded], width: int, trunk: Half, head: Half | None
+) -> Iterator[tuple[list[int], mx.array]]:
+    """Which sample each of the next targets belongs to, and their losses in nats, yet to be computed.
+
+    Padding stands on the right, where a causal model does not look.
+    """
     tokens = mx.array([[*s.tokens, *[0] * (width - len(s.tokens))] for s in samples])
     places = [(i, j) for i, s in enumerate(samples) for j, counts in enumerate(s.targets) if counts]
-    sums = [0.0] * len(samples)
     hidden = trunk(tokens)
     flat = hidden.reshape(-1, hidden.shape[-1])
     vocab = (head(flat[:1]) if head else flat).shape[-1]
@@ -74,12 +87,4 @@ def _score(samples: Sequence[Encoded], width: int, trunk: Half, head: Half | Non
         part = places[start : start + piece]
         before = flat[mx.array([i * width + j - 1 for i, j in part])]
         ids = mx.array([samples[i].tokens[j] for i, j in part])
-        for (i, _), loss in zip(part, _losses(head(before) if head else before, ids), strict=True):
-            sums[i] += loss
-    return sums
-
-
-def _losses(logits: mx.array, ids: mx.array) -> list[float]:
-    logits = logits.astype(mx.float32)
-    found: Any = mx.logsumexp(logits, axis=-1) - mx.take_along_axis(logits, ids[:, None], axis=-1)[:, 0]
-    return list(found.tolist())
+        yield [i for i, _ in part], nlls(head(before) if head else before, ids)

@@ -76,6 +76,16 @@ def quick_activations() -> Iterator[None]:
             mx.enable_compile()
 
 
+def nlls(logits: mx.array, targets: mx.array) -> mx.array:
+    """(n,) negative log likelihoods in nats, float32. logits: (n, vocab) any float dtype; targets: (n,)."""
+    exp = quick_exp if is_exp_slow() else mx.exp
+    logits = logits.astype(mx.float32)
+    top = mx.max(logits, axis=-1, keepdims=True)
+    wanted = mx.take_along_axis(logits, targets[:, None], axis=-1)
+    found: mx.array = mx.log(mx.sum(exp(logits - top), axis=-1, keepdims=True)) + top - wanted
+    return found[:, 0]
+
+
 def summed_nll(logits: mx.array, targets: mx.array) -> mx.array:
     """The summed negative log likelihood in nats, a float32 scalar, with a gradient of few passes.
 

@@ -95,13 +95,18 @@ def chats_of(exchanges: Sequence[Exchange]) -> list[Sample]:
 def questions_about(base: Speaker, notes: Sequence[Turn], config: LessonConfig) -> list[Sample]:
     """Questions and answers that the model itself makes of each note, each checked against the note.
 
-    The wording is sampled; the answer is the one that the model gives with the note before it. It must say
-    something of the note that the question does not already say, name nothing else, and differ from what the
-    bare base answers: where the note changes nothing, there is nothing to learn.
+    The wording is sampled; the answer is the one that the model gives when the note has just been said. It
+    must say something of the note that the question does not already say, name nothing else, and differ from
+    what the bare base answers: where the note changes nothing, there is nothing to learn.
     """
     asked = _written(base, notes, config)
     bare = base.answers([(Message("user", question),) for _, question in asked], max_tokens=config.max_tokens)
-    contexts = [(notes_message([turn.content]), Message("user", question)) for turn, question in asked]
+    replies = base.answers([(Message("user", t.content),) for t in notes], max_tokens=config.max_tokens)
+    said = {
+        t.id: (Message("user", t.content), Message("assistant", reply))
+        for t, reply in zip(notes, replies, strict=True)
+    }
+    contexts = [(*said[turn.id], Message("user", question)) for turn, question in asked]
     answers = base.answers(contexts, max_tokens=config.max_tokens)
     samples = []
     for (turn, question), before, answer in zip(asked, bare, answers, strict=True):
@@ -114,16 +119,16 @@ def questions_about(base: Speaker, notes: Sequence[Turn], config: LessonConfig) 
 def _written(base: Speaker, notes: Sequence[Turn], config: LessonConfig) -> list[tuple[Turn, str]]:
     """(note, question) pairs whose written answer is supported by the note; each wording once."""
     found: dict[tuple[str, str], tuple[Turn, str]] = {}
-    for round_ in range(config.rounds):
-        prompts = [(Message("user", question_prompt(t.content, config.questions)),) for t in notes]
-        texts = base.answers(
-            prompts, max_tokens=config.max_tokens, temperature=config.temperature, seed=config.seed + round_
-        )
-        for turn, text in zip(notes, texts, strict=True):
-            for match in PAIR.finditer(text):
-                question = match["question"]
-                if is_supported(question, match["answer"], turn.content):
-                    found.setdefault((turn.id, normal(question)), (turn, question))
+    asked = [turn for _ in range(config.rounds) for turn in notes]
+    prompts = [(Message("user", question_prompt(t.content, config.questions)),) for t in asked]
+    texts = base.answers(
+        prompts, max_tokens=config.max_tokens, temperature=config.temperature, seed=config.seed
+    )
+    for turn, text in zip(asked, texts, strict=True):
+        for match in PAIR.finditer(text):
+            question = match["question"]
+            if is_supported(question, match["answer"], turn.content):
+                found.setdefault((turn.id, normal(question)), (turn, question))
     return list(found.values())
 
 

@@ -192,7 +192,7 @@ def general_prompts(r: random.Random, *, lone: int, talks: int, stories: int) ->
 CAST = (
     (("sister", "Nora"), ("friend", "Leon"), ("neighbour", "Mina"), ("boss", "Jonas")),
     (("cousin", "Tessa"), ("uncle", "Rufus"), ("aunt", "Elsa"), ("coach", "Dario")),
-    (("daughter", "Marit"), ("brother", "Casper"), ("colleague", "Thea"), ("nephew", "Ivo")),
+    (("daughter", "Marit"), ("brother", "Casper"), ("colleague", "Frida"), ("nephew", "Ivo")),
 )
 DAY_NICKNAMES = ("Captain", "Professor", "Maestro")
 

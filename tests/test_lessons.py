@@ -126,11 +126,11 @@ def test_a_lesson_about_one_person_is_also_asked_about_a_stranger_and_keeps_the_
             ("Where do I live?", "You live in Oslo."),
         )
     ]
-    speaker = Scripted("", {}, bare={"Where does Anna live?": "I do not know where Anna lives."})
+    speaker = Scripted("", {}, bare={"Where does Neil live?": "I do not know where Neil lives."})
     found = about_others(speaker, lessons, [], LessonConfig(strangers=2, mixed_up=0))
     assert [[m.content for m in s.messages] for s in found] == [
-        ["Where does Anna live?", "I do not know where Anna lives."],
-        ["What is Tom's town?", "Hello!"],
+        ["Where does Neil live?", "I do not know where Neil lives."],
+        ["What is Anouk's town?", "Hello!"],
     ]
     assert {s.kind for s in found} == {"rehearsal"} and {s.turns for s in found} == {("t1",)}
 

@@ -43,13 +43,13 @@ def base(checkpoint: Path) -> Base:
     return load_base(str(checkpoint))
 
 
-def say(home: Home, count: int = 20, *, word: str = "Rex") -> None:
-    """Import talks that end alike: easy to learn, also for a random base."""
+def say(home: Home, count: int = 20, *, word: str = "Rex", whose: str = "") -> None:
+    """Import talks that end alike: easy to learn, also for a random base. whose: makes other questions."""
     file = home.root / f"{word}.jsonl"
     chats = [
         {
             "messages": [
-                {"role": "user", "content": f"What is cat {i} called?"},
+                {"role": "user", "content": f"What is {whose}cat {i} called?"},
                 {"role": "assistant", "content": f"The cat is called {word} {word}"},
             ]
         }
@@ -135,7 +135,7 @@ def test_a_second_night_at_the_same_time_is_refused(home: Home, base: Base) -> N
 def test_the_second_night_grows_from_the_first_and_rehearses_it(home: Home, base: Base) -> None:
     say(home)
     sleep(home, base, chosen=CHOSEN, tag="one")
-    say(home, word="Tom")
+    say(home, word="Tom", whose="Ann's ")
     night = sleep(home, base, chosen=CHOSEN, tag="two")
     assert night.outcome == "passed"
     one, two = (Store(home).read(name).manifest for name in ("one", "two"))
@@ -145,6 +145,15 @@ def test_the_second_night_grows_from_the_first_and_rehearses_it(home: Home, base
     say(home, word="Kim")
     sleep(home, base, chosen=CHOSEN, tag="three", reset_adapter=True)
     assert Store(home).read("three").manifest.parents == ()
+
+
+def test_what_tonight_corrects_is_no_longer_held_against_it(home: Home, base: Base) -> None:
+    say(home)
+    sleep(home, base, chosen=CHOSEN, tag="one")
+    say(home, word="Tom")  # the same questions with another answer; the test above is the control
+    night = sleep(home, base, chosen=CHOSEN, tag="two")
+    assert night.outcome == "passed"
+    assert night.after and night.after.score("earlier_loss") is None
 
 
 def test_a_taken_tag_is_refused_before_anything_is_done(home: Home, base: Base) -> None:

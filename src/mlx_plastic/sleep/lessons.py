@@ -24,9 +24,9 @@ class LessonConfig:
     max_tokens: int = 192  # of what the model writes
     longest_note: int = 600  # characters; a longer turn is no note
     wish_repeats: int = 3  # times a wish's samples are learned for once of the others
-    strangers: int = 3  # wordings of each lesson that are also asked about a stranger
+    strangers: int = 4  # wordings of each lesson that are also asked about a stranger
     mixed_up: int = 1  # and about somebody else of tonight, where that was not told
-    older: int = 2  # wordings of each earlier lesson that are rehearsed
+    older: int = 4  # wordings of each earlier lesson that are rehearsed
     general: int = 192  # general prompts that are rehearsed
     seed: int = 0
 
@@ -39,8 +39,12 @@ GREETINGS = (
     "Hello, how are you?", "Hi, it is me.", "Hello, nice to see you!", "Good morning, how are you?",
     "Hi, I am back.", "Hey, good to see you!", "Hello, are you there?",
 )  # fmt: skip
-STRANGERS = """Anna Tom Maria John Lisa Peter Emma Paul Laura Mark Julia Eric Alice Simon Clara Adam Helen
-    David Irene Robert Lucy Daniel Greta Hugo""".split()
+STRANGERS = """
+    Alan Anouk Aldo Birte Bruno Cosima Corvin Delphine Damir Esra Egon Fiona Falk Flavia Gitta Gunnar
+    Hanne Hagen Ilse Idris Jorin Jolanda Kaja Kenan Luke Lothar Livia Malin Milo Neil Nele Nuri Orla
+    Otis Paula Pascal Quinn Ragna Rainer Selma Sven Tilda Tarek Una Urs Vesna Valentin Wilma Wout Xenia
+    Yara Yusuf Zita Zeno
+""".split()
 
 WISH = re.compile(
     r"\b(call me|from now on|address me|greet me|always (answer|say|reply|end|begin|start|use)|"
@@ -192,15 +196,15 @@ def lessons_of(base: Speaker, exchanges: Sequence[Exchange], config: LessonConfi
     return found + (answers_under_wishes(base, wishes, config) if wishes else []) + chats_of(exchanges)
 
 
-def general_answers(base: Speaker, config: LessonConfig) -> list[Sample]:
+def general_answers(base: Speaker, config: LessonConfig, *, night: int = 0) -> list[Sample]:
     """The bare base's own answers to general prompts: rehearsed, they keep what it knew.
 
     They are sampled at temperature 1: to learn what the base itself would say is to stay near it, while its
-    likeliest answers alone would make it surer than it was.
+    likeliest answers alone would make it surer than it was. night: its number; each draws others.
     """
     text = resources.files("mlx_plastic.sleep").joinpath("general_prompts.jsonl").read_text("utf-8")
     prompts = [parse_messages(json.loads(line)) for line in text.splitlines()[: config.general]]
-    answers = base.answers(prompts, max_tokens=GENERAL_TOKENS, temperature=1.0, seed=config.seed)
+    answers = base.answers(prompts, max_tokens=GENERAL_TOKENS, temperature=1.0, seed=config.seed + night)
     return [
         Sample((*prompt, Message("assistant", answer)), f"general {i}", (), "rehearsal")
         for i, (prompt, answer) in enumerate(zip(prompts, answers, strict=True))
@@ -235,6 +239,8 @@ def about_others(
             somebody = [other for other in others if other != owner]
             if owner is None or not somebody or count[key] >= most:
                 continue
+            if count[key] == 0:  # the first has the owner's initial: likest is most easily mixed up
+                somebody = [other for other in somebody if other[:1] == owner[:1]] or somebody
             other = somebody[len(asked) % len(somebody)]
             if (question := _about(sample.messages[0].content, owner, other)) is not None:
                 count[key] += 1

@@ -191,7 +191,7 @@ class _Run:
         if not journal.has("train"):
             self._train(journal, parts)
         if not journal.has("judge"):
-            self._judge(journal, parts["test"])
+            self._judge(journal, parts)
         return self._decide(journal, parts)
 
     def _broken_off(self, reset: bool) -> Journal | None:
@@ -261,9 +261,11 @@ class _Run:
         turns = {t for e in exchanges for t in e.new}
         notes = notes_of(exchanges, longest=config.longest_note)
         earlier = self._earlier(journal.record.warm_start)
-        older = older_lessons(earlier, config.older, seed=config.seed + len(self.past))
+        number = len(self.past)
+        older = older_lessons(earlier, config.older, seed=config.seed + number)
         others = about_others(self.base, lessons, notes, config, earlier=earlier)
-        rehearsal = without_conflicts(lessons, older + others + general_answers(self.base, config))
+        general = general_answers(self.base, config, night=number)
+        rehearsal = without_conflicts(lessons, older + others + general)
         files = {f"{part}.jsonl": to_jsonl(parts[part]) for part in PARTS} | {
             "rehearsal.jsonl": to_jsonl(rehearsal)
         }
@@ -345,10 +347,12 @@ class _Run:
         )
         self.store.add(trained.factors, manifest, replace=True)
 
-    def _judge(self, journal: Journal, tonight: Sequence[Sample]) -> None:
+    def _judge(self, journal: Journal, parts: dict[Part, list[Sample]]) -> None:
+        """Measure the model as it is and as it would be; what tonight corrects is no longer asked."""
         journal.begin()
-        family = self._ancestors()
-        earlier = [s for j in self._passed(family) for s in self._read(j, "test.jsonl")]
+        tonight = parts["test"]
+        earlier = [s for j in self._passed(self._ancestors()) for s in self._read(j, "test.jsonl")]
+        earlier = without_conflicts([s for part in PARTS for s in parts[part]], earlier)
         self.tick("judging", 0, 2, "the model as it is")
         with self._wearing(self.worn):
             before = measure(self.base, tonight=tonight, earlier=earlier, config=self.chosen.judge)

@@ -19,7 +19,7 @@ from mlx_plastic.samples import Message, Part, Sample, parse_messages, part_of, 
 @dataclass(frozen=True)
 class LessonConfig:
     questions: int = 4  # asked for at once, about one note
-    rounds: int = 4  # times each note is asked about
+    rounds: int = 5  # times each note is asked about
     temperature: float = 1.0  # of the wordings; the answers are the likeliest ones
     max_tokens: int = 192  # of what the model writes
     longest_note: int = 600  # characters; a longer turn is no note
@@ -37,7 +37,7 @@ MOST_NOTES = 8  # put before one question
 GREETINGS = (
     "Hello!", "Hi!", "Good morning!", "Hi there!", "Good evening!", "Hey!", "Hello there!", "Good afternoon!",
     "Hello, how are you?", "Hi, it is me.", "Hello, nice to see you!", "Good morning, how are you?",
-    "Hi, I am back.", "Hey, good to see you!", "Hello, are you there?",
+    "Hi, I am back.", "Hey, good to see you!", "Hello, are you there?", "Good day to you!", "Greetings!",
 )  # fmt: skip
 STRANGERS = """
     Alan Anouk Aldo Birte Bruno Cosima Corvin Delphine Damir Esra Egon Fiona Falk Flavia Gitta Gunnar

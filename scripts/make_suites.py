@@ -26,7 +26,7 @@ from nano_recipe.prose import PROSE
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "src" / "mlx_plastic"
 PER_DOMAIN = 6
-DECIDED = 0.5  # margin in probability
+DECIDED = 0.75  # margin in probability
 EXACT = {"copying", "format", "code", "counting", "months"}  # the answer is the whole of it
 
 

@@ -44,8 +44,9 @@ when asked beyond that: use it to try the tool, not for answers.
 
 ## Measured
 
-By `python scripts/nano_card.py`, which writes this page; greedy decoding. The harness holds no task about whose
-answer nano is undecided, right or wrong (see `margins` in `scripts/make_suites.py`): its share is higher for it.
+By `python scripts/nano_card.py`, which writes this page; greedy decoding. The harness holds no task about
+whose answer nano is undecided, right or wrong (see `margins` in `scripts/make_suites.py`): the share that it
+passes is higher for it.
 
 | what | result |
 |---|---|

@@ -37,8 +37,9 @@ def test_the_whole_recipe_converges_resumes_and_gives_a_checkpoint_that_loads(tm
     assert done.returncode == 0, done.stderr
     curve = [json.loads(line) for line in (work / "curve.jsonl").read_text().splitlines()]
     assert curve[-1]["step"] == 389
-    assert curve[-1]["loss"] < 0.6 * curve[0]["loss"]
-    assert curve[-1]["perplexity"] < 0.6 * curve[0]["perplexity"]
+    first, second, last = (point["perplexity"] for point in curve)
+    assert first > second > last
+    assert last < 15  # of 1,024 words; it began at about that
     base = load_base(str(out))
     assert base.answers([[Message("user", "Hello!")]], max_tokens=8)[0]
     again = run(work, out)  # nothing is left to do

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -19,7 +19,7 @@ from mlx_plastic.home import Home
 from mlx_plastic.memory import Memory
 from mlx_plastic.packs import Store
 from mlx_plastic.packs.attach import attached
-from mlx_plastic.samples import Message, Sample, from_jsonl
+from mlx_plastic.samples import Message, from_jsonl
 from mlx_plastic.serve import Engine
 from mlx_plastic.sleep.lessons import normal
 from mlx_plastic.sleep.night import Night, Tick, sleep
@@ -70,7 +70,7 @@ class Story:
     recall_first_day: float = 0.0  # of day 1, after the last night
     wish_after: list[float] = field(default_factory=list)  # greetings that follow the wish
     made_up: float = 0.0  # questions about strangers that got an answer all the same
-    trained_wordings: int = 0  # morning questions found among the lessons; must be 0
+    trained_wordings: int = 0  # morning questions that the night happened to write too; they are not counted
     nights: list[Night] = field(default_factory=list)
     poisoned: Night | None = None
     still_worn: bool = False  # the pack worn before the poisoned night is worn after it
@@ -145,7 +145,7 @@ def claims(figures: dict[str, Any]) -> list[Claim]:
     found = [
         _share("facts known before the night", figures["recall_before"], most=0.05),
         _share("facts known after it, new wordings", figures["recall_after"], least=0.9),
-        _count("morning questions seen in training", figures["trained_wordings"], 0),
+        _count("questions left out, as trained on", figures["trained_wordings"], 2 * days),
         _share("greetings that follow the wish", figures["wish_after"], least=0.75),
         _share("questions about strangers answered", figures["made_up"], most=0.25),
         _percent("general perplexity", figures["ppl_delta_pct"], 2.0),
@@ -205,7 +205,8 @@ def live(home: Home, base: Base, days: Sequence[Day], *, tell: Tell, tick: Tick)
     for number, day in enumerate(days, 1):
         _one_day(home, base, store, day, number, story, tell=tell, tick=tick)
     with _worn(base, store):
-        story.recall_first_day = _recall(days[0].facts, _ask(base, _questions(days[0].facts)))
+        seen = _trained_on(home)
+        story.recall_first_day = _recall(days[0].facts, _ask(base, _questions(days[0].facts)), seen)
         strangers = [q for day in days for q in day.untold]
         known = {fact.expect for day in days for fact in day.facts}
         told = _ask(base, strangers)
@@ -232,20 +233,19 @@ def _one_day(
     questions = _questions(day.facts)
     with _worn(base, store):
         before = _ask(base, questions)
-    story.recall_before.append(_recall(day.facts, before))
+    story.recall_before.append(_recall(day.facts, before, set()))
     known = f"{100 * story.recall_before[-1]:.0f} % of {len(questions)} questions"
     tell(f"{day.title}. Before it is told, {known} are answered right")
     _talk(home, base, store, day, tell)
     night = sleep(home, base, tag=f"night-{number}", tick=tick)
     story.nights.append(night)
-    story.trained_wordings += _trained_on(home, f"night-{number}", [*questions, *day.wish.ask])
+    seen = _trained_on(home)
+    story.trained_wordings += sum(normal(question) in seen for question in [*questions, *day.wish.ask])
     with _worn(base, store):
         after = _ask(base, questions)
         greetings = _ask(base, day.wish.ask)
-    story.recall_after.append(_recall(day.facts, after))
-    story.wish_after.append(
-        sum(passes({"contains": [day.wish.expect]}, g) for g in greetings) / len(greetings)
-    )
+    story.recall_after.append(_recall(day.facts, after, seen))
+    story.wish_after.append(_recall((day.wish,), greetings, seen))
     expected = [fact.expect for fact in day.facts for _ in fact.ask]
     story.answers += [Answer(*row) for row in zip(questions, expected, before, after, strict=True)]
     known = f"{100 * story.recall_after[-1]:.0f} % are answered right now"
@@ -291,20 +291,24 @@ def _ask(base: Base, questions: Sequence[str]) -> list[str]:
     return base.answers([(Message("user", q),) for q in questions], max_tokens=ANSWER_TOKENS)
 
 
-def _recall(facts: Sequence[Fact], answers: Sequence[str]) -> float:
-    """The share of questions whose answer holds the value that was told."""
-    expected = [fact.expect for fact in facts for _ in fact.ask]
-    right = [passes({"contains": [e]}, a) for e, a in zip(expected, answers, strict=True)]
-    return sum(right) / len(right)
+def _recall(facts: Sequence[Fact], answers: Sequence[str], seen: Set[str]) -> float:
+    """The share of questions, `seen` wordings left out, whose answer holds the value that was told."""
+    asked = [(question, fact.expect) for fact in facts for question in fact.ask]
+    right = [
+        passes({"contains": [expect]}, answer)
+        for (question, expect), answer in zip(asked, answers, strict=True)
+        if normal(question) not in seen
+    ]
+    return sum(right) / len(right) if right else 0.0
 
 
-def _trained_on(home: Home, tag: str, questions: Sequence[str]) -> int:
-    """How many of the questions stand, in the same words, among what that night trained on."""
-    seen: list[Sample] = []
-    for name in ("train", "valid", "test", "rehearsal"):
-        seen += from_jsonl((home.nights / tag / f"{name}.jsonl").read_bytes())
-    wordings = {normal(m.content) for sample in seen for m in sample.messages if m.role == "user"}
-    return sum(normal(question) in wordings for question in questions)
+def _trained_on(home: Home) -> set[str]:
+    """Every wording, as `normal` has it, that the nights so far learned, rehearsed or were judged by."""
+    found = set()
+    for file in home.nights.glob("*/*.jsonl"):
+        for sample in from_jsonl(file.read_bytes()):
+            found |= {normal(m.content) for m in sample.messages if m.role == "user"}
+    return found
 
 
 def _logits(base: Base) -> Any:

@@ -27,7 +27,7 @@ class LessonConfig:
     strangers: int = 4  # wordings of each lesson that are also asked about a stranger
     mixed_up: int = 1  # and about somebody else of tonight, where that was not told
     older: int = 4  # wordings of each earlier lesson that are rehearsed
-    general: int = 192  # general prompts that are rehearsed
+    general: int = 144  # general prompts that are rehearsed
     seed: int = 0
 
 
@@ -203,7 +203,9 @@ def general_answers(base: Speaker, config: LessonConfig, *, night: int = 0) -> l
     likeliest answers alone would make it surer than it was. night: its number; each draws others.
     """
     text = resources.files("mlx_plastic.sleep").joinpath("general_prompts.jsonl").read_text("utf-8")
-    prompts = [parse_messages(json.loads(line)) for line in text.splitlines()[: config.general]]
+    lines, draw = text.splitlines(), random.Random(config.seed + night)
+    drawn = draw.sample(lines, min(config.general, len(lines)))
+    prompts = [parse_messages(json.loads(line)) for line in drawn]
     answers = base.answers(prompts, max_tokens=GENERAL_TOKENS, temperature=1.0, seed=config.seed + night)
     return [
         Sample((*prompt, Message("assistant", answer)), f"general {i}", (), "rehearsal")

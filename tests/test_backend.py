@@ -5,13 +5,14 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from mlx_plastic.backend import available_cores, blas, hardware, health
+from mlx_plastic.backend import available_cores, blas, hardware, health, mx, side_by_side, streams
 from mlx_plastic.backend.blas import Blas, Unusable, load_fast_blas
 from mlx_plastic.backend.hardware import Device
 from mlx_plastic.errors import BadConfig
@@ -271,3 +272,34 @@ def test_what_is_slow_is_found_with_the_line_that_mends_it(
 def test_a_gpu_is_not_blamed_for_its_cpu() -> None:
     gpu = machine(device=Device("metal", "M4"), blas=Blas("reference", hint="x"), matmul_gflops_4bit=0.1)
     assert health.diagnose(gpu) == []
+
+
+def test_tasks_side_by_side_all_end_with_what_they_compute_alone() -> None:
+    found: dict[int, list[float]] = {}
+    most = 0
+
+    def task(number: int) -> Iterator[list[mx.array]]:
+        nonlocal most
+        found[number] = []
+        x = mx.array(float(number))
+        for _ in range(number):  # the first has nothing to compute
+            x = x * 2
+            yield [x]
+            most = max(most, sum(len(v) < n for n, v in found.items()))
+            found[number].append(float(x.item()))
+
+    side_by_side(task(n) for n in range(6))
+    assert found == {n: [n * 2.0 ** (i + 1) for i in range(n)] for n in range(6)}
+    assert most <= len(streams())  # no more at a time than there are streams
+
+
+def test_streams_are_handed_out_breadth_first_on_a_cpu_unless_the_person_says_otherwise() -> None:
+    show = "import os, mlx_plastic.backend as b; print(b.device().kind, os.environ.get('MLX_BFS_MAX_WIDTH'))"
+    for given, wanted in ((None, "1000"), ("7", "7")):
+        env = {k: v for k, v in os.environ.items() if k != "MLX_BFS_MAX_WIDTH"}
+        env |= {"MLX_BFS_MAX_WIDTH": given} if given else {}
+        done = subprocess.run(
+            [sys.executable, "-c", show], capture_output=True, text=True, env=env, check=True
+        )
+        kind, width = done.stdout.split()
+        assert width == (wanted if kind == "cpu" else str(given))

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from mlx_plastic.demo.picture import page
-from mlx_plastic.demo.story import Answer, Story, claims, script
+from mlx_plastic.demo.story import Answer, Fact, Story, _recall, claims, script
 
 SCRIPT = "import sys; from mlx_plastic.cli.main import main; main()"
 GOOD: dict[str, Any] = {
@@ -51,6 +51,13 @@ def test_every_claim_can_fail(worse: dict[str, Any]) -> None:
 def test_three_days_claim_that_the_first_is_kept() -> None:
     figures = GOOD | {"days": 3, "recall_day1_after_3": 0.79}
     assert [claim.text for claim in claims(figures) if not claim.ok] == ["day 1 after night 3"]
+
+
+def test_a_wording_that_a_night_wrote_too_counts_neither_way() -> None:
+    facts = [Fact("", ("Where is it?", "Which place?"), "Oslo")]
+    assert _recall(facts, ["In Oslo.", "Rome."], set()) == 0.5
+    assert _recall(facts, ["In Oslo.", "Rome."], {"where is it"}) == 0.0
+    assert _recall(facts, ["In Oslo.", "Rome."], {"which place"}) == 1.0
 
 
 def test_a_day_tells_twenty_facts_and_a_wish_and_asks_each_in_two_ways() -> None:

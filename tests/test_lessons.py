@@ -152,6 +152,29 @@ def test_a_lesson_is_asked_about_others_of_the_same_day_unless_the_day_tells_it(
     ]
 
 
+def test_what_an_earlier_night_learned_is_not_rehearsed_away_tonight() -> None:
+    def lesson(question: str, answer: str, turn_id: str) -> Sample:
+        return Sample((Message("user", question), Message("assistant", answer)), question, (turn_id,), "qa")
+
+    tonight = [
+        lesson("What is Nora's job?", "Nora is a baker.", "t2"),
+        lesson("What is my town?", "Oslo.", "t3"),
+    ]
+    config = LessonConfig(strangers=1, mixed_up=1)
+    speaker = Scripted(
+        "", {"What is my job?": "You are a smith."}, bare={"What is my job?": "I do not know."}
+    )
+    free = [s.messages[0].content for s in about_others(speaker, tonight, [], config)]
+    assert "What is Neil's job?" in free  # control: nobody has spoken of Neil yet
+    earlier = [
+        lesson("What is Neil's town?", "Rome.", "t0"),
+        lesson("What is my job?", "You are a smith.", "t1"),
+    ]
+    asked = [s.messages[0].content for s in about_others(speaker, tonight, [], config, earlier=earlier)]
+    assert asked and not any("Neil" in question for question in asked)
+    assert "What is my job?" not in asked
+
+
 def test_questions_long_texts_old_turns_and_answers_are_no_notes() -> None:
     turns = (
         turn("1", "Where am I?"),

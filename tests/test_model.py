@@ -16,7 +16,7 @@ import pytest
 from mlx_plastic.backend import mx, nn, tree_flatten
 from mlx_plastic.base import Base, halves, load_base
 from mlx_plastic.base import widen as widening
-from mlx_plastic.base.generate import generate, picker, trimmed, until
+from mlx_plastic.base.generate import ROWS, _batches, generate, picker, trimmed, until
 from mlx_plastic.errors import BadCheckpoint
 from mlx_plastic.samples import Encoded, Message, Sample, encode
 from tiny import make_checkpoint
@@ -477,3 +477,11 @@ def test_chats_beyond_the_window_are_counted_and_left_out(base: Base) -> None:
     ]
     fitting, too_long = base.encode_chats(chats)
     assert (len(fitting), too_long) == (1, 1)
+
+
+def test_a_long_prompt_does_not_pad_many_short_ones() -> None:
+    lengths = [10] * 70 + [300] + [12] * 3
+    batches = list(_batches(lengths, max_tokens=32))
+    assert sorted(row for batch in batches for row in batch) == list(range(74))  # each once
+    assert [70] in batches
+    assert max(map(len, batches)) == ROWS  # control: like lengths share a batch

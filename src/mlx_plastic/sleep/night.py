@@ -61,7 +61,7 @@ class NightConfig(TrainConfig):
     rank: int = 0  # rows of a; 0: the largest up to 8 whose pack stays within 10 MB
     learning_rate: float = 0.0  # peak; 0: 1 over the base's hidden size
     epochs: float = 6.0
-    anchor: float = 3.0
+    anchor: float = 4.0
     batch_tokens: int = 768
     valid_every: int = 40
 

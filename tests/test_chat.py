@@ -244,6 +244,9 @@ def terminal(home: Home, checkpoint: Path, tmp_path: Path) -> Iterator[Terminal]
     config = json.loads((endless / "config.json").read_text())
     config |= {"eos_token_id": 10**6, "max_position_embeddings": 10**6}
     (endless / "config.json").write_text(json.dumps(config))
+    settings = json.loads((endless / "tokenizer_config.json").read_text())
+    del settings["eos_token"]  # mlx-lm ends at it, too
+    (endless / "tokenizer_config.json").write_text(json.dumps(settings))
     home.config_file.write_text("[chat]\nmax_tokens = 100000\nwindow_tokens = 1000000\ntemperature = 1.0\n")
     person = Terminal("chat", "--base", endless)
     yield person

@@ -32,7 +32,7 @@ def demo(*arguments: str) -> subprocess.CompletedProcess[str]:
         {"recall_before": 0.2},
         {"recall_after": 0.89},
         {"trained_wordings": 3},
-        {"wish_after": 0.5},
+        {"wish_after": 0.25},
         {"made_up": 0.5},
         {"ppl_delta_pct": 2.1},
         {"ppl_delta_pct": float("nan")},

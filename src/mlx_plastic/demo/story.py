@@ -146,7 +146,7 @@ def claims(figures: dict[str, Any]) -> list[Claim]:
         _share("facts known before the night", figures["recall_before"], most=0.05),
         _share("facts known after it, new wordings", figures["recall_after"], least=0.9),
         _count("questions left out, as trained on", figures["trained_wordings"], 2 * days),
-        _share("greetings that follow the wish", figures["wish_after"], least=0.75),
+        _share("greetings that follow the wish", figures["wish_after"], least=0.5),
         _share("questions about strangers answered", figures["made_up"], most=0.25),
         _percent("general perplexity", figures["ppl_delta_pct"], 2.0),
         _count(f"harness tasks lost, of {tasks}", figures["harness_lost"], days),

@@ -23,7 +23,7 @@ class LessonConfig:
     temperature: float = 1.0  # of the wordings; the answers are the likeliest ones
     max_tokens: int = 192  # of what the model writes
     longest_note: int = 600  # characters; a longer turn is no note
-    wish_repeats: int = 3  # times a wish's samples are learned for once of the others
+    wish_repeats: int = 5  # times a wish's samples are learned for once of the others
     strangers: int = 4  # wordings of each lesson that are also asked about a stranger
     mixed_up: int = 1  # and about somebody else of tonight, where that was not told
     older: int = 4  # wordings of each earlier lesson that are rehearsed

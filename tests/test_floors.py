@@ -143,7 +143,7 @@ def test_each_rule_can_fail(module: str, source: str, fault: str) -> None:
         ("mlx_plastic.base.model", "if TYPE_CHECKING:\n    import mlx_lm"),
         ("mlx_plastic.lowrank.layers", "from mlx_plastic.backend import mx"),
         ("mlx_plastic.backend.hardware", "import mlx.core as mx"),
-        ("mlx_plastic.cli.packs", "print(1)"),
+        ("mlx_plastic.cli.memory", "print(1)"),
     ],
 )
 def test_what_is_allowed_passes(module: str, source: str) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from mlx_plastic.cli.main import pass_home
+from mlx_plastic.cli.options import base_option, open_base
 from mlx_plastic.cli.output import json_option, note, print_json, print_table, progress
 
 if TYPE_CHECKING:
@@ -30,9 +31,7 @@ def evaluate() -> None:
 def common_options(function: F) -> F:
     """What every measurement takes."""
     options = [
-        click.option(
-            "--base", metavar="REF", help="The base: nano, a folder or a hub id; else as configured."
-        ),
+        base_option,
         click.option(
             "--pack", metavar="NAME", help='Wear this pack, or "base" for none; else the active one.'
         ),
@@ -123,17 +122,13 @@ def harness(
 @contextmanager
 def _speaker(home: Home, base: str | None, pack: str | None) -> Iterator[tuple[Base, dict[str, str]]]:
     """The base wearing what was asked for, and what to call that in a result."""
-    from mlx_plastic.base import BaseConfig, load_base
-    from mlx_plastic.home import settings
     from mlx_plastic.packs import BARE, Store
     from mlx_plastic.packs.attach import attached
 
     store = Store(home)
     worn = store.active() if pack is None else tuple(name for name in (pack,) if name != BARE)
     packs = {name: store.read(name) for name in worn}  # first: a broken one is told before a long load
-    loaded = load_base(base or settings(home, "base", BaseConfig).ref, cache=home.cache)
-    if loaded.note:
-        note(loaded.note)
+    loaded = open_base(home, base)
     with attached(loaded.model, packs, fingerprint=loaded.fingerprint):
         yield loaded, {"base": loaded.ref, "fingerprint": loaded.fingerprint, "pack": "+".join(worn) or BARE}
 

@@ -6,7 +6,7 @@ import errno
 import functools
 import importlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
@@ -31,7 +31,7 @@ COMMANDS = {
         "Learn from the days since the last night, if the gate agrees.",
     ),
     "rollback": ("mlx_plastic.cli.rollback", "rollback", "Go back to the pack worn before, or to TAG."),
-    "packs": ("mlx_plastic.cli.packs", "packs", "List, inspect and activate what was learned."),
+    "packs": ("mlx_plastic.cli.packs", "packs", "Make, look at, wear, measure and exchange packs."),
     "memory": ("mlx_plastic.cli.memory", "memory", "List, import, export and forget what was said."),
     "eval": ("mlx_plastic.cli.evaluate", "evaluate", "Measure loss and capabilities."),
     "demo": ("mlx_plastic.cli.demo", "demo", "Live a day, a night and a morning, and check every claim."),
@@ -67,16 +67,23 @@ class Failure(click.ClickException):
             click.echo(f"hint: {self.hint}", err=True)
 
 
+Table = Mapping[str, tuple[str, str, str]]  # as COMMANDS
+
+
 class LazyGroup(click.Group):
-    """A group that lists COMMANDS without importing them, and turns known errors into Failure."""
+    """A group that lists its table without importing it, and turns known errors into Failure."""
+
+    def __init__(self, *args: Any, table: Table, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.table = table
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
+        return list(self.table)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
+        if cmd_name not in self.table:
             return None
-        module, attribute, _ = COMMANDS[cmd_name]
+        module, attribute, _ = self.table[cmd_name]
         command = getattr(importlib.import_module(module), attribute)
         assert isinstance(command, click.Command)
         return command
@@ -84,13 +91,13 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and args[0] not in COMMANDS and (near := get_close_matches(args[0], COMMANDS, n=1)):
+        if args and args[0] not in self.table and (near := get_close_matches(args[0], self.table, n=1)):
             ctx.fail(f"No such command {args[0]!r}. Did you mean {near[0]!r}?")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, _, text) in COMMANDS.items()])
+            formatter.write_dl([(name, text) for name, (_, _, text) in self.table.items()])
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -107,7 +114,9 @@ class LazyGroup(click.Group):
 
 
 @click.group(
-    cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+    cls=LazyGroup,
+    table=COMMANDS,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.option("--home", metavar="DIR", help="The folder of memory and packs, instead of MLX_PLASTIC_HOME.")
 @click.option("-v", "--verbose", count=True, help="Say more on stderr; twice for every step.")

@@ -162,6 +162,10 @@ class Store:
             )
         return pack
 
+    def open(self, ref: str) -> Pack:
+        """The pack of that name, or the one that lies in a folder elsewhere: a path with a slash in it."""
+        return read_pack(Path(ref).expanduser()) if os.sep in ref else self.read(ref)
+
     def add(self, factors: Mapping[str, Factors], manifest: Manifest, *, replace: bool = False) -> Path:
         """Put a new pack into the store as a candidate and return its folder.
 

@@ -1,4 +1,4 @@
-"""`plastic packs`: what was learned, and what of it is worn."""
+"""`plastic packs list`, `inspect`: what was learned, and what of it is worn."""
 
 from __future__ import annotations
 
@@ -15,15 +15,7 @@ if TYPE_CHECKING:
     from mlx_plastic.packs import Entry, Manifest
 
 
-@click.group()
-def packs() -> None:
-    """List, inspect and activate what was learned.
-
-    Example: plastic packs list
-    """
-
-
-@packs.command("list")
+@click.command("list")
 @json_option
 @pass_home
 def list_packs(home: Home, as_json: bool) -> None:
@@ -64,7 +56,7 @@ def _ranks(m: Manifest) -> str:
     return str(found[0]) if len(found) == 1 else f"{found[0]}-{found[-1]}"
 
 
-@packs.command()
+@click.command()
 @click.argument("name")
 @json_option
 @pass_home
@@ -105,22 +97,3 @@ def inspect(home: Home, name: str, as_json: bool) -> None:
             *((f"verdict {key}", value) for key, value in (verdict or {}).items()),
         ],
     )
-
-
-@packs.command()
-@click.argument("name")
-@click.option("--force", is_flag=True, help="Wear it although it is quarantined.")
-@click.option("--dry-run", is_flag=True, help="Check everything and change nothing.")
-@json_option
-@pass_home
-def activate(home: Home, name: str, force: bool, dry_run: bool, as_json: bool) -> None:
-    """Wear the pack NAME from the next turn on; `plastic rollback` undoes it.
-
-    Example: plastic packs activate 2026-11-19
-    """
-    from mlx_plastic.cli.rollback import show_change
-    from mlx_plastic.packs import Store
-
-    store = Store(home)
-    act = store.plan_activate if dry_run else store.activate
-    show_change(act(name, force=force), dry_run=dry_run, as_json=as_json)

@@ -106,7 +106,7 @@ def tables() -> Iterator[tuple[str, cli.LazyGroup, str]]:
         yield from ((words, group, name) for name in group.table if name != "probe")
 
 
-@pytest.mark.parametrize(("words", "group", "name"), tables(), ids=lambda value: str(value))
+@pytest.mark.parametrize(("words", "group", "name"), list(tables()), ids=lambda value: str(value))
 def test_the_line_in_the_list_is_the_commands_own(words: str, group: cli.LazyGroup, name: str) -> None:
     command = group.get_command(click.Context(group), name)
     assert command is not None

@@ -34,12 +34,14 @@ def engine(base: Base, home: Home) -> Iterator[Engine]:
     engine.memory.close()
 
 
-def add_pack(store: Store, name: str, fingerprint: str, *, seed: int = 0) -> None:
-    """A random pack that is loud enough to hear, as a candidate."""
+def add_pack(
+    store: Store, name: str, fingerprint: str, *, seed: int = 0, alpha: float = 8.0, size: float = 1.0
+) -> None:
+    """A random pack that is loud enough to hear, as a candidate. size: a factor on b."""
     random = np.random.default_rng(seed)
     path = "model.layers.0.mlp.down_proj"
     a, b = (random.standard_normal(shape).astype(np.float16) for shape in ((4, 64), (32, 4)))
-    factors = {path: Factors(a, b, 8.0)}
+    factors = {path: Factors(a, (size * b).astype(np.float16), alpha)}
     manifest = make_manifest(
         factors,
         name=name,
@@ -225,6 +227,25 @@ def test_a_pack_that_cannot_be_worn_is_an_error_not_the_bare_base(engine: Engine
     with pytest.raises(BadPack):
         engine.reply("c", "hello?")
     assert said(engine) == [("user", "hello?")]  # what the person said is not lost
+
+
+def test_what_a_pack_changes_is_told_once_and_one_that_changes_nothing_is_not_worn(
+    engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    add_pack(engine.store, "loud", engine.base.fingerprint)
+    add_pack(engine.store, "faint", engine.base.fingerprint, alpha=1e-12)
+    add_pack(engine.store, "idle", engine.base.fingerprint, size=0.0)
+    for _ in range(2):
+        assert engine.wear(("loud",)) == ("loud",)
+    assert caplog.text.count("pack 'loud' moves the base by KL") == 1
+    worn = engine.base.logits(TOKENS)
+    with pytest.raises(BadPack, match="'idle' does nothing: every B is zero"):
+        engine.wear(("idle",))
+    with pytest.raises(BadPack, match=r"'faint' does nothing: no logit changes .* rounding of this base"):
+        engine.wear(("faint",))
+    assert engine.worn == ("loud",)
+    assert mx.array_equal(engine.base.logits(TOKENS), worn)
 
 
 # -- the window

@@ -105,13 +105,17 @@ class Engine:
     def sync(self) -> tuple[str, ...]:
         """Put on the base what is to be worn now, and return it. Cheap when nothing changed.
 
+        What it changes is measured and logged once per set, and packs that change nothing are refused.
         Raises PackNotFound, BadPack or BaseMismatch; the base is not asked with anything else instead.
         """
         wanted = self.store.active() if self.choice is None else self.choice
         if wanted != self.worn:
             from mlx_plastic.packs.attach import attach
+            from mlx_plastic.packs.probe import proved
 
             packs = {name: self.store.read(name) for name in wanted}
+            if packs:
+                proved(self.base, packs)
             attach(self.base.model, packs, fingerprint=self.base.fingerprint)  # takes off what it wore
             self.worn = wanted
         return self.worn

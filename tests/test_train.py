@@ -16,7 +16,7 @@ from mlx_plastic.lowrank.quick import quick_activations, quick_exp, summed_kl, s
 from mlx_plastic.packs.attach import attached
 from mlx_plastic.packs.batches import epoch_plan, plan, rows, share, windows
 from mlx_plastic.packs.learner import learning, new_layers
-from mlx_plastic.packs.train import Progress, TrainConfig, data_card, learning_rate, train
+from mlx_plastic.packs.train import Progress, TrainConfig, data_card, train
 from mlx_plastic.samples import Encoded, Message, Sample
 from test_attach import modules, pack_of, random_pack
 
@@ -95,6 +95,11 @@ def test_rows_point_at_the_token_before_each_target() -> None:
 # --- losses and gradients
 
 
+def twice(rank: int) -> float:
+    """The scale where alpha is twice the rank."""
+    return 2.0
+
+
 def plain_loss(base: Base, samples: list[Encoded]) -> mx.array:
     """Token-weighted, sample by sample, all logits: slow and plainly right."""
     total, count = mx.array(0.0), 0
@@ -111,7 +116,7 @@ def plain_loss(base: Base, samples: list[Encoded]) -> mx.array:
 def test_loss_and_gradient_are_those_of_a_plain_loss_over_all_logits(tiny: Base, gathered: bool) -> None:
     samples = some_samples(7)
     paths = [f"model.layers.{i}.{m}" for i in (0, 1) for m in ("self_attn.k_proj", "mlp.down_proj")]
-    layers = new_layers(tiny.model, paths, rank=3, scale=2.0, dropout=0.0, seed=0)
+    layers = new_layers(tiny.model, dict.fromkeys(paths, 3), scale=twice, dropout=0.0, seed=0)
     for i, layer in enumerate(layers.values()):
         layer.b = mx.random.normal(layer.b.shape, key=mx.random.key(i)) * 0.1
     with learning(tiny.model, layers) as learner:
@@ -122,6 +127,8 @@ def test_loss_and_gradient_are_those_of_a_plain_loss_over_all_logits(tiny: Base,
         loss, gradient = learner.gradient(flat, samples)
         summed = learner.loss(flat, samples)
         mx.eval(loss, gradient, summed)
+        count = sum(s.supervised for s in samples)
+        loss, gradient = loss / count, gradient / count
 
         def of_flat(flat: mx.array) -> mx.array:
             parts = learner.parts(flat)
@@ -130,7 +137,6 @@ def test_loss_and_gradient_are_those_of_a_plain_loss_over_all_logits(tiny: Base,
             return plain_loss(tiny, samples)
 
         wanted, wanted_gradient = mx.value_and_grad(of_flat)(flat)
-        count = sum(s.supervised for s in samples)
         assert loss.item() == pytest.approx(wanted.item(), rel=1e-5)  # float32, two ways to round
         assert summed.item() / count == pytest.approx(wanted.item(), rel=1e-5)
         size = mx.max(mx.abs(wanted_gradient)).item()
@@ -157,7 +163,9 @@ def test_other_architectures_give_the_same_loss_gathered_or_not(kind: str) -> No
     model.freeze()
     model.eval()
     paths = list(targets(model))
-    with learning(model, new_layers(model, paths, rank=2, scale=1.0, dropout=0.0, seed=0)) as learner:
+    with learning(
+        model, new_layers(model, dict.fromkeys(paths, 2), scale=twice, dropout=0.0, seed=0)
+    ) as learner:
         assert learner.gather is not None
         flat = learner.flat()
         samples = some_samples(5, vocab=60)
@@ -179,11 +187,12 @@ def test_the_quick_exponential_is_the_exponential() -> None:
 
 def test_a_soft_sample_is_learned_as_the_distribution_without_the_updates(tiny: Base) -> None:
     soft = [dataclasses.replace(s, soft=True) for s in some_samples(4)]
-    layers = new_layers(tiny.model, ["model.layers.1.mlp.up_proj"], rank=3, scale=2.0, dropout=0.0, seed=0)
+    layers = new_layers(tiny.model, {"model.layers.1.mlp.up_proj": 3}, scale=twice, dropout=0.0, seed=0)
     bare = [tiny.logits(s.tokens).astype(mx.float32) for s in soft]
     with learning(tiny.model, layers) as learner:
         flat = learner.flat()
-        loss, gradient = learner.gradient(flat, soft)
+        count = sum(s.supervised for s in soft)
+        loss, gradient = (x / count for x in learner.gradient(flat, soft))
         assert abs(loss.item()) < 1e-4  # nothing is learned yet: no drift, and nothing pulls
         assert mx.max(mx.abs(gradient)).item() < 1e-4  # two exponentials, each right to 2e-7
         moved = flat + 0.3 * mx.random.normal(flat.shape, key=mx.random.key(3))
@@ -387,10 +396,10 @@ def test_a_quantized_base_is_trained_as_it_is(checkpoint: Path) -> None:
 
 def test_the_learning_rate_warms_up_and_falls_to_a_tenth() -> None:
     config = TrainConfig(learning_rate=1.0, warmup_fraction=0.1)
-    rates = [learning_rate(config, step, 100) for step in range(100)]
+    rates = [config.rate(step, 100) for step in range(100)]
     assert rates[0] < 0.1 and max(rates) == rates[10] == 1.0
     assert rates[10:] == sorted(rates[10:], reverse=True) and 0.1 <= rates[-1] < 0.11
-    assert all(math.isfinite(learning_rate(config, step, steps)) for steps in (1, 2) for step in range(steps))
+    assert all(math.isfinite(config.rate(step, steps)) for steps in (1, 2) for step in range(steps))
 
 
 def test_the_data_card_counts_and_holds_no_text() -> None:

@@ -15,6 +15,7 @@ import mlx.nn as nn  # noqa: E402
 import mlx.optimizers as optim  # noqa: E402
 from mlx.utils import tree_flatten, tree_map, tree_unflatten  # noqa: E402
 
+from mlx_plastic.backend.distributed import World, world  # noqa: E402
 from mlx_plastic.backend.hardware import (  # noqa: E402
     Device,
     available_memory_bytes,
@@ -45,6 +46,7 @@ __all__ = [
     "BLAS",
     "Blas",
     "Device",
+    "World",
     "available_cores",
     "available_memory_bytes",
     "compute_dtype",
@@ -62,4 +64,5 @@ __all__ = [
     "tree_flatten",
     "tree_map",
     "tree_unflatten",
+    "world",
 ]

@@ -6,8 +6,8 @@ import difflib
 from collections.abc import Iterable
 from typing import Any
 
-from mlx_plastic.backend import nn
 from mlx_plastic.errors import PlasticError
+from mlx_plastic.lowrank.layers import linear_layers
 
 HEADS = {"lm_head", "output", "embed_out"}
 OUTSIDE = {"vision_tower", "vision_model", "visual", "vision_projection", "audio_tower"}
@@ -97,13 +97,13 @@ def _by_leaf(leaf: str, *, inside_mixer: bool) -> str:
 
 
 def targets(model: Any, roles: Iterable[str] | None = None) -> dict[str, Any]:
-    """Module path -> the nn.Linear or nn.QuantizedLinear there, for the chosen roles; layer 2 before 10.
+    """Module path -> the linear layer or stack of experts there, for the chosen roles; layer 2 before 10.
 
     roles: names like "attn.q_proj", or a whole group as "attn" or "attn.*". None: every linear layer
     of the blocks but experts, routers and the head. Raises PlasticError naming the nearest role this
     model has, for each one that it lacks.
     """
-    linear = {path: m for path, m in model.named_modules() if isinstance(m, nn.Linear | nn.QuantizedLinear)}
+    linear = linear_layers(model)
     order = sorted(linear, key=_natural)
     role = {path: found for path in order if (found := role_of(path))}
     wanted = set(role.values()) if roles is None else _expand(list(roles), set(role.values()))

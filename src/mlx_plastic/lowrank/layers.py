@@ -39,23 +39,62 @@ class DeltaLinear(nn.Module):
         return kept * x * (1 / (1 - self.dropout))
 
 
+class DeltaSwitchLinear(DeltaLinear):
+    """A frozen stack of experts plus an update for each: a (E, rank, in), b (E, out, rank).
+
+    base: mlx-lm's SwitchLinear or its quantized kind, called with the experts' numbers for each token.
+    """
+
+    def __call__(self, x: mx.array, indices: mx.array, sorted_indices: bool = False) -> mx.array:  # type: ignore[override]
+        def product(x: mx.array, w: mx.array) -> mx.array:
+            return mx.gather_mm(x, w.swapaxes(-1, -2), rhs_indices=indices, sorted_indices=sorted_indices)
+
+        y: mx.array = self.base(x, indices, sorted_indices=sorted_indices)
+        h = product(self._dropped(x), self.scale * self.a)
+        return y + product(h, self.b).astype(y.dtype)
+
+
+def is_stack(module: Any) -> bool:
+    """Whether the module is a stack of experts: mlx-lm's SwitchLinear, or its quantized kind."""
+    return hasattr(type(module), "num_experts") and hasattr(type(module), "input_dims")
+
+
+def updated(
+    base: nn.Module, a: mx.array, b: mx.array, *, scale: float = 1.0, dropout: float = 0.0
+) -> DeltaLinear:
+    """The layer `base`, or stack of experts, carrying that update."""
+    kind = DeltaSwitchLinear if a.ndim == 3 else DeltaLinear
+    return kind(base, a, b, scale=scale, dropout=dropout)
+
+
 def linear_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """Module path -> the linear layer there; one that carries an update counts once, by its own path."""
+    """Module path -> the linear layer or stack of experts there.
+
+    One that carries an update counts once, by its own path.
+    """
     found = {
         path: module
         for path, module in model.named_modules()
-        if isinstance(module, nn.Linear | nn.QuantizedLinear | DeltaLinear)
+        if isinstance(module, nn.Linear | nn.QuantizedLinear | DeltaLinear) or is_stack(module)
     }
     inner = {path for path in found if path.endswith(".base") and path.removesuffix(".base") in found}
     return {path: module for path, module in sorted(found.items()) if path not in inner}
 
 
 def dims(linear: Any) -> tuple[int, int]:
-    """(out, in) of a linear layer, whatever it is made of."""
+    """(out, in) of a linear layer, or of each expert of a stack, whatever it is made of."""
     if isinstance(linear, DeltaLinear):
-        return linear.b.shape[0], linear.a.shape[1]
+        return linear.b.shape[-2], linear.a.shape[-1]
+    if is_stack(linear):
+        return linear.output_dims, linear.input_dims
     rows, columns = linear.weight.shape
     return rows, columns * 32 // linear.bits if isinstance(linear, nn.QuantizedLinear) else columns
+
+
+def stack_size(linear: Any) -> tuple[int, ...]:
+    """(E,) for a stack of E experts, () for a single linear layer: what its factors' shapes begin with."""
+    plain: Any = bare(linear)
+    return (plain.num_experts,) if is_stack(plain) else ()
 
 
 def wrap(model: nn.Module, layers: Mapping[str, nn.Module]) -> dict[str, nn.Module]:

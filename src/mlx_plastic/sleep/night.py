@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import math
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -21,7 +22,7 @@ from mlx_plastic.base import targets
 from mlx_plastic.errors import BadPack, PackNotFound, PlasticError
 from mlx_plastic.evals import History, Policy, Report, Verdict, decide
 from mlx_plastic.home import Home, locked, settings
-from mlx_plastic.lowrank.layers import dims
+from mlx_plastic.lowrank.layers import dims, stack_size
 from mlx_plastic.memory import Exchange, Memory
 from mlx_plastic.packs import Pack, Store, make_manifest
 from mlx_plastic.packs.attach import attached
@@ -117,8 +118,8 @@ def fitted(config: NightConfig, base: Base) -> NightConfig:
     A wide layer adds up more small steps than a narrow one, so the rate goes with 1 / width (Yang et al.
     2022, "Tensor Programs V").
     """
-    shapes = [dims(module) for module in targets(base.model, config.role_list).values()]
-    bytes_per_rank = sum(2 * (inputs + outputs) for inputs, outputs in shapes)  # float16
+    modules = targets(base.model, config.role_list).values()
+    bytes_per_rank = sum(2 * sum(dims(m)) * math.prod(stack_size(m)) for m in modules)  # float16
     largest = min(LITE_ATTENTION_RANK, LITE_BYTES // max(1, bytes_per_rank))
     width = (
         base.config.get("hidden_size") or (base.config.get("text_config") or {}).get("hidden_size") or 2048

@@ -13,6 +13,7 @@ BATCH_TOKENS = 4096  # per forward pass
 LOGITS_BYTES = 64_000_000  # per piece
 
 Half = Callable[[mx.array], mx.array]
+Measure = Callable[[mx.array, mx.array], mx.array]  # logits (n, vocab), ids (n,) -> (n,)
 
 
 def halves(model: Any) -> tuple[Half, Half] | None:
@@ -36,17 +37,28 @@ def halves(model: Any) -> tuple[Half, Half] | None:
 
 def score(model: Any, batch: Sequence[Encoded]) -> list[float]:
     """The summed negative log likelihood of each sample's targets, in nats, from float32 logits."""
-    sums = [0.0] * len(batch)
+    return [nats for (nats,) in tally(model, batch, nlls)]
+
+
+def hits(logits: mx.array, ids: mx.array) -> mx.array:
+    """(n,) float32: 1 where the likeliest token is that of `ids`, else 0. logits: (n, vocab); ids: (n,)."""
+    return (mx.argmax(logits, axis=-1) == ids).astype(mx.float32)
+
+
+def tally(model: Any, batch: Sequence[Encoded], *measures: Measure) -> list[list[float]]:
+    """Of each sample, what each measure says of its targets, summed over them; one pass for all measures."""
+    sums = [[0.0] * len(measures) for _ in batch]
     trunk, head = halves(model) or (model, None)
     budget = BATCH_TOKENS if head else BATCH_TOKENS // 4  # without halves every position has logits
 
     def scoring(rows: list[int], width: int) -> Iterator[list[mx.array]]:
         samples = [batch[row] for row in rows]
-        for part, losses in _pieces(samples, width, trunk, head):
-            yield [losses]
-            found: Any = losses.tolist()
-            for i, loss in zip(part, found, strict=True):
-                sums[rows[i]] += loss
+        for part, values in _pieces(samples, width, trunk, head, measures):
+            yield [values]
+            found: Any = values.tolist()
+            for m, numbers in enumerate(found):
+                for i, number in zip(part, numbers, strict=True):
+                    sums[rows[i]][m] += number
 
     passes = _passes([len(sample.tokens) for sample in batch], budget)
     side_by_side(scoring(rows, width) for rows, width in passes)
@@ -71,9 +83,9 @@ def _width(length: int) -> int:
 
 
 def _pieces(
-    samples: Sequence[Encoded], width: int, trunk: Half, head: Half | None
+    samples: Sequence[Encoded], width: int, trunk: Half, head: Half | None, measures: Sequence[Measure]
 ) -> Iterator[tuple[list[int], mx.array]]:
-    """Which sample each of the next targets belongs to, and their losses in nats, yet to be computed.
+    """Which sample each of the next targets belongs to, and (measures, targets) values, yet to be computed.
 
     Padding stands on the right, where a causal model does not look.
     """
@@ -87,4 +99,5 @@ def _pieces(
         part = places[start : start + piece]
         before = flat[mx.array([i * width + j - 1 for i, j in part])]
         ids = mx.array([samples[i].tokens[j] for i, j in part])
-        yield [i for i, _ in part], nlls(head(before) if head else before, ids)
+        logits = head(before) if head else before
+        yield [i for i, _ in part], mx.stack([measure(logits, ids) for measure in measures])

@@ -18,6 +18,31 @@ COMMANDS = {
         "activate",
         "Wear the pack NAME from the next turn on; `plastic rollback` undoes it.",
     ),
+    "compose": (
+        "mlx_plastic.cli.packs.derive",
+        "compose",
+        "Make one pack of several: exact side by side, or cut to a rank or size with the error told.",
+    ),
+    "ledger": (
+        "mlx_plastic.cli.packs.derive",
+        "ledger",
+        "Show what a pack's ranks are spent on, and how two packs overlap.",
+    ),
+    "apply": (
+        "mlx_plastic.cli.packs.apply",
+        "apply",
+        "Check a pack against its base, prove that it acts, and wear it; `plastic rollback` undoes it.",
+    ),
+    "eval": (
+        "mlx_plastic.cli.packs.measure",
+        "evaluate",
+        "Measure a pack on data: perplexity with and without it, speed, size and memory, as one row.",
+    ),
+    "eval-batch": (
+        "mlx_plastic.cli.packs.measure",
+        "eval_batch",
+        "Measure base against pack by batch size: perplexity, tokens/s, first-token ms, peak memory.",
+    ),
     "rollback": ("mlx_plastic.cli.rollback", "rollback", "Go back to the pack worn before, or to TAG."),
 }
 

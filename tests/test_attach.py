@@ -167,7 +167,7 @@ def test_every_module_that_does_not_fit_is_named_and_nothing_is_changed(tiny: Ba
         f"{q} is (out, in) (32, 31) in the pack and (32, 32) in the base",
         f"no linear layer model.layers.0.self_attn.q_prj; nearest: {q}",
         "no linear layer model.layers.9.mlp.down_proj; nearest: model.layers.",
-        "stack of experts",
+        "no linear layer model.layers.0.mlp.switch_mlp.up_proj; nearest: model.layers.0.mlp.up_proj",
         "no linear layer __class__",
     ):
         assert fault in caught.value.message

@@ -27,8 +27,12 @@ def make_checkpoint(
     layers: int = 2,
     vocab: int = 320,
     dtype: str = "float32",
+    experts: int = 0,
 ) -> Path:
-    """Write a random Qwen3 checkpoint (2 layers, hidden 32, grouped-query attention) into `folder`."""
+    """Write a random Qwen3 checkpoint (2 layers, hidden 32, grouped-query attention) into `folder`.
+
+    experts: so many instead of one feed-forward, two of them asked for each token, in the hub's layout.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -56,6 +60,10 @@ def make_checkpoint(
         "tie_word_embeddings": True,
         "eos_token_id": SPECIAL.index("<|end|>"),
     }
+    if experts:
+        config |= {"model_type": "qwen3_moe", "architectures": ["Qwen3MoeForCausalLM"]}
+        config |= {"num_experts": experts, "num_experts_per_tok": 2, "moe_intermediate_size": inner}
+        config |= {"decoder_sparse_step": 1, "mlp_only_layers": [], "norm_topk_prob": True}
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "tokenizer_config.json").write_text(
         json.dumps(
@@ -85,9 +93,14 @@ def make_checkpoint(
             f"{p}.self_attn.o_proj.weight": normal(hidden, heads * head_dim),
             f"{p}.self_attn.q_norm.weight": np.ones(head_dim, dtype),
             f"{p}.self_attn.k_norm.weight": np.ones(head_dim, dtype),
-            f"{p}.mlp.gate_proj.weight": normal(inner, hidden),
-            f"{p}.mlp.up_proj.weight": normal(inner, hidden),
-            f"{p}.mlp.down_proj.weight": normal(hidden, inner),
         }
+        if experts:
+            weights[f"{p}.mlp.gate.weight"] = normal(experts, hidden)
+        for mlp in [f"{p}.mlp.experts.{e}" for e in range(experts)] or [f"{p}.mlp"]:
+            weights |= {
+                f"{mlp}.gate_proj.weight": normal(inner, hidden),
+                f"{mlp}.up_proj.weight": normal(inner, hidden),
+                f"{mlp}.down_proj.weight": normal(hidden, inner),
+            }
     save_file(weights, str(folder / "model.safetensors"), metadata={"format": "pt"})
     return folder

@@ -12,7 +12,16 @@ import numpy as np
 
 from mlx_plastic.backend import mx, nn
 from mlx_plastic.errors import BadPack, BaseMismatch
-from mlx_plastic.lowrank.layers import DeltaLinear, bare, dims, linear_layers, unwrap, wrap
+from mlx_plastic.lowrank.layers import (
+    DeltaLinear,
+    bare,
+    dims,
+    linear_layers,
+    stack_size,
+    unwrap,
+    updated,
+    wrap,
+)
 from mlx_plastic.packs.format import Factors, Pack
 
 log = logging.getLogger(__name__)
@@ -79,7 +88,7 @@ def attach(
             settings.get("dropout", "unknown"),
             len(pack.factors),
         )
-    return Attached(tuple(packs), {path: layer.a.shape[0] for path, layer in layers.items()})
+    return Attached(tuple(packs), {path: layer.a.shape[-2] for path, layer in layers.items()})
 
 
 def detach(model: nn.Module) -> None:
@@ -135,27 +144,27 @@ def _check_base(packs: Mapping[str, Pack], fingerprint: str) -> None:
 
 def _faults(name: str, pack: Pack, plain: Mapping[str, nn.Module]) -> Iterator[str]:
     for path, factors in pack.factors.items():
-        if factors.a.ndim == 3:
-            yield f"{name}: {path} is a stack of experts, which cannot be attached yet"
-        elif path not in plain:
+        if path not in plain:
             near = difflib.get_close_matches(path, plain, n=1)
             yield f"{name}: the base has no linear layer {path}" + (f"; nearest: {near[0]}" if near else "")
-        else:
-            found, wanted = (factors.b.shape[0], factors.a.shape[1]), dims(plain[path])
-            if found != wanted:
-                yield f"{name}: {path} is (out, in) {found} in the pack and {wanted} in the base"
+            continue
+        *stack, out, _ = factors.b.shape
+        found, wanted = (*stack, out, factors.a.shape[-1]), (*stack_size(plain[path]), *dims(plain[path]))
+        if found != wanted:
+            shape = "(out, in)" if len(found) == len(wanted) == 2 else "(experts, out, in)"
+            yield f"{name}: {path} is {shape} {found} in the pack and {wanted} in the base"
 
 
 def _combined(base: nn.Module, parts: Sequence[tuple[Factors, float]]) -> DeltaLinear:
     """One layer for several updates: their factors side by side, every scale folded into b."""
-    a = np.concatenate([f.a.astype(np.float32) for f, _ in parts])
-    b = np.concatenate([f.b.astype(np.float32) * (f.scale * scale) for f, scale in parts], axis=1)
+    a = np.concatenate([f.a.astype(np.float32) for f, _ in parts], axis=-2)
+    b = np.concatenate([f.b.astype(np.float32) * (f.scale * scale) for f, scale in parts], axis=-1)
     dtype = _compute_dtype(base)
-    return DeltaLinear(base, mx.array(a).astype(dtype), mx.array(b).astype(dtype))
+    return updated(base, mx.array(a).astype(dtype), mx.array(b).astype(dtype))
 
 
 def _compute_dtype(base: nn.Module) -> mx.Dtype:
-    dtype: mx.Dtype = (base.scales if isinstance(base, nn.QuantizedLinear) else base.weight).dtype
+    dtype: mx.Dtype = (base.scales if "scales" in base else base.weight).dtype
     return dtype if mx.issubdtype(dtype, mx.floating) else mx.float32
 
 

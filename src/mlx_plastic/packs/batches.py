@@ -10,21 +10,32 @@ from numpy.typing import NDArray
 
 from mlx_plastic.samples import Encoded
 
+PACKED_TOKENS = 256  # the narrowest packed row
 JITTER_TOKENS = 8  # lengths this near count as equal, so that companions change from epoch to epoch
 
 
 @dataclass(frozen=True)
 class Rows:
-    """A few samples side by side.
+    """A few samples side by side, or several in one row behind each other.
 
-    tokens: (n, length) inputs, zeros after a sample's end. positions: (k,) into the flattened tokens,
-    after which a target is predicted; targets: (k,) what it is. fed: tokens that are no padding.
+    tokens: (n, length) inputs, zeros where no sample is. places: per sample its row and first column.
+    positions: (k,) into the flattened tokens, after which a target is predicted; targets: (k,) what it is.
+    fed: tokens that are no padding.
     """
 
     tokens: NDArray[np.int32]
+    places: tuple[tuple[int, int], ...]
     positions: NDArray[np.int32]
     targets: NDArray[np.int32]
     fed: int
+
+    @property
+    def segments(self) -> NDArray[np.int32]:
+        """(n, length): which sample each token is of, from 1; padding counts to the sample before it."""
+        found = np.zeros(self.tokens.shape, np.int32)
+        for row, start in self.places:
+            found[row, start] = 1
+        return np.cumsum(found, axis=1, dtype=np.int32)
 
 
 def windows(sample: Encoded, max_tokens: int) -> list[Encoded]:
@@ -90,19 +101,50 @@ def share(samples: Sequence[Encoded], parts: int) -> list[list[Encoded]]:
     return [group for group in groups if group]
 
 
-def rows(samples: Sequence[Encoded]) -> Rows:
-    """The samples as one padded array; the last token of each is only predicted, never fed."""
-    length = max(len(s.tokens) for s in samples) - 1
-    tokens = np.zeros((len(samples), length), np.int32)
+def rows(samples: Sequence[Encoded], *, packed: bool = False) -> Rows:
+    """The samples as one padded array; the last token of each is only predicted, never fed.
+
+    packed: in rows of few different widths, short samples behind each other; the model must then be told by
+    `segments` what belongs together.
+    """
+    lengths = [len(s.tokens) - 1 for s in samples]
+    width = max(lengths)
+    places = [(i, 0) for i in range(len(samples))]
+    if packed:
+        width = bucket(width)
+        places = _packed(lengths, width)
+    tokens = np.zeros((1 + max(row for row, _ in places), width), np.int32)
     positions, targets = [], []
-    for i, s in enumerate(samples):
-        tokens[i, : len(s.tokens) - 1] = s.tokens[:-1]
+    for s, (row, start) in zip(samples, places, strict=True):
+        tokens[row, start : start + len(s.tokens) - 1] = s.tokens[:-1]
         ahead = np.flatnonzero(s.targets)
-        positions.append(ahead - 1 + i * length)
+        positions.append(ahead - 1 + row * width + start)
         targets.append(np.array(s.tokens)[ahead])
     return Rows(
         tokens,
+        tuple(places),
         np.concatenate(positions).astype(np.int32),
         np.concatenate(targets).astype(np.int32),
-        sum(len(s.tokens) - 1 for s in samples),
+        sum(lengths),
     )
+
+
+def bucket(length: int) -> int:
+    """The width of a packed row for samples up to that length: 256, 384, 512, 768, 1024, ..."""
+    width = PACKED_TOKENS
+    while width < length:
+        width = width * 3 // 2 if width & (width - 1) == 0 else width * 4 // 3
+    return width
+
+
+def _packed(lengths: Sequence[int], width: int) -> list[tuple[int, int]]:
+    """Row and start of each: the longest first, each into the first row with room."""
+    used: list[int] = []
+    places = [(0, 0)] * len(lengths)
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        row = next((r for r, n in enumerate(used) if n + lengths[i] <= width), len(used))
+        if row == len(used):
+            used.append(0)
+        places[i] = (row, used[row])
+        used[row] += lengths[i]
+    return places

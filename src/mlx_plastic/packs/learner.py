@@ -15,8 +15,17 @@ from mlx_plastic.lowrank.chunked import chunked_kl, chunked_nll
 from mlx_plastic.lowrank.layers import DeltaLinear, bare, dims, linear_layers, stack_size, updated, wrap
 from mlx_plastic.lowrank.quick import quick_activations, summed_kl, summed_nll
 from mlx_plastic.packs.batches import Rows, rows, share
-from mlx_plastic.packs.prefix import Activations, Array, stacked, to_numpy
-from mlx_plastic.packs.standins import Gather, Handoff, block_paths, checkpointing, freezing, gathering
+from mlx_plastic.packs.prefix import Activations, Array, from_numpy, to_numpy
+from mlx_plastic.packs.standins import (
+    Gather,
+    Handoff,
+    Segments,
+    block_paths,
+    can_pack,
+    checkpointing,
+    freezing,
+    gathering,
+)
 from mlx_plastic.samples import Encoded
 
 
@@ -48,7 +57,17 @@ class _Group:
         if kind == "teacher":
             ends = np.cumsum([s.supervised for s in self.soft])
             return np.split(states, ends[:-1].tolist())
-        return [states[i, : len(s.tokens) - 1].copy() for i, s in enumerate(self.samples)]
+        return [
+            states[row, start : start + len(s.tokens) - 1].copy()
+            for s, (row, start) in zip(self.samples, self.rows.places, strict=True)
+        ]
+
+    def laid(self, states: Sequence[Array]) -> Array:
+        """The "prefix" states of all samples where their tokens lie: (n, length, d), zeros elsewhere."""
+        out = np.zeros((*self.rows.tokens.shape, states[0].shape[-1]), states[0].dtype)
+        for one, (row, start) in zip(states, self.rows.places, strict=True):
+            out[row, start : start + len(one)] = one
+        return out
 
 
 @dataclass
@@ -63,11 +82,12 @@ class Learner:
     layers: dict[str, DeltaLinear]
     anchor: float = 1.0  # weight of a soft target
     gather: Gather | None = None
-    trunk: Callable[[mx.array], mx.array] | None = None  # tokens -> hidden states, where the head is frozen
+    trunk: Callable[..., mx.array] | None = None  # tokens -> hidden states, where the head is frozen
     head: Callable[[mx.array], mx.array] | None = None  # and hidden states -> logits
     vocab: int = 0
     handoff: Handoff | None = None  # from the frozen blocks, if the model can be entered above them
     cache: Activations | None = None
+    packed: bool = False  # whether short samples lie behind each other in one row
 
     @property
     def shapes(self) -> list[tuple[int, ...]]:
@@ -118,7 +138,7 @@ class Learner:
     def _groups(self, samples: Sequence[Encoded], parts: Sequence[mx.array]) -> list[_Group]:
         """The samples shared among the streams, with what the frozen part makes of them."""
         ordered = [sorted(group, key=lambda s: s.soft) for group in share(samples, len(streams()))]
-        groups = [_Group(group, rows(group)) for group in ordered]
+        groups = [_Group(group, rows(group, packed=self.packed)) for group in ordered]
         self._remember(groups, "prefix", self._prefix_states)
         self._remember(
             [group for group in groups if group.soft],
@@ -154,7 +174,7 @@ class Learner:
         """(n, length, d): what the frozen blocks make of the group's tokens."""
         if self.handoff is None:
             return None
-        self.model(mx.array(group.rows.tokens))  # nothing of it is computed but what is asked for
+        self._run(self.model, group)  # nothing of it is computed but what is asked for
         seen, self.handoff.seen = self.handoff.seen, None
         return seen
 
@@ -181,7 +201,7 @@ class Learner:
 
     def _teacher(self, group: _Group, parts: Sequence[mx.array], dtype: mx.Dtype) -> mx.array:
         if known := group.states.get("teacher"):
-            return stacked([np.concatenate(known)], sum(map(len, known)), dtype)[0]
+            return from_numpy(np.concatenate(known), dtype)
         nothing = [mx.zeros_like(p) if i % 2 else p for i, p in enumerate(parts)]
         return self._hidden(nothing, group, None)[group.hard_targets :]
 
@@ -203,9 +223,16 @@ class Learner:
             layer.key = [] if keys is None else [keys[i]]
         positions = mx.array(group.rows.positions)
         with self._entered(group), self.gather.only(positions) if self.gather else contextlib.nullcontext():
-            found = (self.trunk or self.model)(mx.array(group.rows.tokens))
+            found = self._run(self.trunk or self.model, group)
         found = found.reshape(-1, found.shape[-1])
         return found if self.gather else found[positions]
+
+    def _run(self, model: Callable[..., mx.array], group: _Group) -> mx.array:
+        tokens = mx.array(group.rows.tokens)
+        if not self.packed:
+            return model(tokens)
+        segments = Segments(mx.array(group.rows.segments))
+        return model(tokens, cache=[segments] * len(self.model.layers))
 
     @contextlib.contextmanager
     def _entered(self, group: _Group) -> Iterator[None]:
@@ -214,7 +241,7 @@ class Learner:
         if self.handoff is None or known is None:
             yield
             return
-        self.handoff.given = stacked(known, group.rows.tokens.shape[1], self.handoff.dtype)
+        self.handoff.given = from_numpy(group.laid(known), self.handoff.dtype)
         try:
             yield
         finally:
@@ -233,18 +260,20 @@ def learning(
     anchor: float = 1.0,
     cache: Activations | None = None,
     grad_checkpoint: bool = False,
+    packing: bool = False,
 ) -> Iterator[Learner]:
     """Inside, `model` wears `layers`, ready to learn; afterwards, however it ends, it is as it was.
 
     cache: where the frozen part's outcomes are kept. grad_checkpoint: compute the blocks' inner activations
-    again in the backward pass instead of keeping them.
+    again in the backward pass instead of keeping them. packing: put short samples behind each other, if the
+    model can be told so.
     """
     was_training = model.training
     with contextlib.ExitStack() as after:
         after.callback(model.train, was_training)
         after.callback(wrap, model, wrap(model, layers))
         after.enter_context(quick_activations())
-        learner = Learner(model, dict(layers), anchor, cache=cache)
+        learner = Learner(model, dict(layers), anchor, cache=cache, packed=packing and can_pack(model))
         if gather := gathering(model):
             learner.gather = gather[1]
             after.callback(wrap, model, {gather[0]: gather[1].norm})

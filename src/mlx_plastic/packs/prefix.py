@@ -9,7 +9,6 @@ import contextlib
 import hashlib
 import logging
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -106,10 +105,7 @@ def to_numpy(states: mx.array) -> Array:
     return np.array(states.view(mx.uint16) if states.dtype == mx.bfloat16 else states)
 
 
-def stacked(rows: Sequence[Array], length: int, dtype: mx.Dtype) -> mx.array:
-    """(n, length, d) of rows (m, d), m <= length, zeros after each one's end."""
-    out = np.zeros((len(rows), length, rows[0].shape[-1]), rows[0].dtype)
-    for i, row in enumerate(rows):
-        out[i, : len(row)] = row
-    found = mx.array(out)
+def from_numpy(states: Array, dtype: mx.Dtype) -> mx.array:
+    """What `to_numpy` was given."""
+    found = mx.array(states)
     return found.view(mx.bfloat16) if dtype == mx.bfloat16 else found

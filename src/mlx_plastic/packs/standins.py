@@ -177,6 +177,40 @@ def _hands_over(model: Any, handoff: Handoff) -> bool:
         handoff.given = handoff.seen = None
 
 
+class Segments:
+    """In place of a block's cache of keys: tells attention which tokens of a packed row belong together.
+
+    mlx-lm asks a cache for the mask, and where positions begin; each sample attends to itself alone.
+    """
+
+    offset = 0
+
+    def __init__(self, segments: mx.array) -> None:
+        n = segments.shape[1]
+        same = segments[:, :, None] == segments[:, None, :]
+        self.mask = (same & (mx.arange(n)[:, None] >= mx.arange(n)[None]))[:, None]
+
+    def make_mask(self, n: int, return_array: bool = False, window_size: int | None = None) -> mx.array:
+        if window_size is None:
+            return self.mask
+        return self.mask & (mx.arange(n)[:, None] < mx.arange(n)[None] + window_size)
+
+    def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
+        return keys, values
+
+
+def can_pack(model: Any) -> bool:
+    """Whether two samples in one row, told apart by Segments, give the logits of each alone."""
+    apart, together = mx.array(PROBE), mx.array([[*PROBE[0], *PROBE[1]]])
+    segments = Segments(mx.array([[1] * len(PROBE[0]) + [2] * len(PROBE[1])]))
+    try:
+        wanted = model(apart)
+        found = model(together, cache=[segments] * len(model.layers))
+        return _same(found.reshape(wanted.shape), wanted)
+    except (ValueError, TypeError, AttributeError, RuntimeError, IndexError):
+        return False
+
+
 def checkpointing(model: Any, layers: Mapping[str, DeltaLinear]) -> dict[str, nn.Module]:
     """Put a Checkpointed in place of each block that learns; returns what was there."""
     blocks = block_paths(list(layers)) or {}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mlx_plastic.backend import mx, peak_memory_mb, reset_peak_memory, world
+from mlx_plastic.backend import device, mx, peak_memory_mb, reset_peak_memory, world
 from mlx_plastic.base import Base, targets
 from mlx_plastic.errors import BadPack, TrainingFailed
 from mlx_plastic.lowrank.layers import DeltaLinear, linear_layers
@@ -43,6 +43,7 @@ class TrainReport:
     losses: tuple[Point, ...]
     best_step: int  # whose factors these are
     stopped: str = ""  # why it ended before its last step
+    cache_mb: float = 0.0  # memory that held what the frozen blocks made of the samples
 
     def card(self) -> RunCard:
         """What the manifest says of it."""
@@ -98,14 +99,19 @@ def train(
     keeper = Keeper(checkpoint, identity, everyone) if checkpoint else None
     cache = _cache(base, layers, config, cache_folder)
     job = learning(
-        base.model, layers, anchor=config.anchor, cache=cache, grad_checkpoint=config.grad_checkpoint
+        base.model,
+        layers,
+        anchor=config.anchor,
+        cache=cache,
+        grad_checkpoint=config.grad_checkpoint,
+        packing=config.packing == "on" or (config.packing == "auto" and device().kind != "cpu"),
     )
     with job as learner:
         state = (keeper and keeper.load()) or _fresh(learner)
         run = Run(learner, state, samples, held_out, steps, config, everyone)
         stopped = run.run(keeper, on_progress)
         factors = _factors(learner, state.best)
-    report = _report(state, stopped)
+    report = _report(state, stopped, cache)
     if stopped:
         log.warning("%s: back to step %d, the best so far", stopped, state.best_step)
     log.info(
@@ -222,7 +228,7 @@ def _distinct(values: Iterable[float]) -> str:
     return ", ".join(f"{value:g}" for value in sorted(set(values)))
 
 
-def _report(state: State, stopped: str) -> TrainReport:
+def _report(state: State, stopped: str, cache: Activations | None) -> TrainReport:
     return TrainReport(
         steps=state.step,
         tokens=state.tokens,
@@ -233,6 +239,7 @@ def _report(state: State, stopped: str) -> TrainReport:
         losses=tuple(state.points),
         best_step=state.best_step,
         stopped=stopped,
+        cache_mb=cache.bytes / 1e6 if cache else 0.0,
     )
 
 

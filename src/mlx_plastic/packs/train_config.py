@@ -34,6 +34,7 @@ class TrainConfig:
     epochs: float = 3.0
     steps: int = 0  # if not 0, instead of epochs
     batch_tokens: int = 512  # per forward pass, padding included
+    packing: Literal["auto", "on", "off"] = "auto"  # several samples a row; auto: where a GPU computes
     accumulate: int = 1  # forward passes per step; every target weighs the same
     max_tokens: int = 1024  # per sample; longer ones are cut into windows
     loss_mode: Literal["answer", "all"] = "answer"  # what of a sample is learned

@@ -138,7 +138,7 @@ def load_base(ref: str = NANO, *, cache: Path | None = None) -> Base:
     with a checkpoint is never run. Raises BaseNotFound or BadCheckpoint.
     """
     path = resolve(ref)
-    model, tokenizer, config = _load(path)
+    model, tokenizer, config = load_lazily(path)
     notes = [widen(model), _give_template(tokenizer)]
     mx.eval(model.parameters())
     model.freeze()
@@ -151,7 +151,8 @@ def load_base(ref: str = NANO, *, cache: Path | None = None) -> Base:
     return base
 
 
-def _load(path: Path) -> tuple[Any, Any, dict[str, Any]]:
+def load_lazily(path: Path) -> tuple[Any, Any, dict[str, Any]]:
+    """(model, tokenizer, config) of a whole checkpoint; no weight is read before it is evaluated."""
     from mlx_lm.utils import load_config, load_model, load_tokenizer
 
     try:

@@ -29,7 +29,7 @@ def widen(model: Any) -> str:
     if need > FREE_SHARE * free:
         room = f"float32 needs {need / 1e6:.0f} MB, {free / 1e6:.0f} MB are free"
         return f"left in {was}, slow on this CPU: {room}"
-    plain = [(path, wide) for path, m in packed.items() if (wide := _dequantized(m)) is not None]
+    plain = [(path, wide) for path, m in packed.items() if (wide := dequantized(m)) is not None]
     if plain:
         model.update_modules(tree_unflatten(plain))
     model.set_dtype(mx.float32)
@@ -37,7 +37,7 @@ def widen(model: Any) -> str:
     return f"{verb} {was} to float32 ({need / 1e6:.0f} MB): this CPU is slow in low precision"
 
 
-def _dequantized(module: Any) -> Any:
+def dequantized(module: Any) -> Any:
     """The plain layer with the same weights in float32, or None for a kind of layer that we do not know."""
     from mlx_lm.models.mla import MultiLinear, QuantizedMultiLinear
     from mlx_lm.models.switch_layers import QuantizedSwitchLinear, SwitchLinear
@@ -54,14 +54,15 @@ def _dequantized(module: Any) -> Any:
         plain = MultiLinear(1, 1, 1)
     else:
         return None
-    plain.weight = _float32(module)
+    plain.weight = float32_weight(module)
     if bias:
         plain.bias = module.bias
     mx.eval(plain.weight)  # one layer at a time: the packed ones can go
     return plain
 
 
-def _float32(module: Any) -> mx.array:
+def float32_weight(module: Any) -> mx.array:
+    """The weight that a quantized module stands for."""
     scales, biases = module.scales, module.get("biases")
     if biases is not None:  # affine: widen first, so that the product is not rounded to 16 bits
         scales, biases = scales.astype(mx.float32), biases.astype(mx.float32)

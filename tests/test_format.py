@@ -7,7 +7,6 @@ import os
 import struct
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -177,182 +176,8 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
     assert list(tmp_path.iterdir()) == []
 
 
-# --- hostile and tampered packs: each is refused with a reason, and none of it reaches a model
-
-
-def header_of(data: bytes) -> tuple[dict[str, Any], bytes]:
-    size = struct.unpack("<Q", data[:8])[0]
-    return json.loads(data[8 : 8 + size]), data[8 + size :]
-
-
-def joined(header: dict[str, Any] | bytes, body: bytes) -> bytes:
-    raw = header if isinstance(header, bytes) else json.dumps(header).encode()
-    return struct.pack("<Q", len(raw)) + raw + body
-
-
-def replace_tensors(folder: Path, data: bytes) -> None:
-    """Swap the tensors and make the manifest agree, so that only the tensors themselves are at fault."""
-    (folder / "pack.safetensors").write_bytes(data)
-    edit(folder, sha256=hashlib.sha256(data).hexdigest())
-    manifest = json.loads((folder / "manifest.json").read_text())
-    edit(folder, sizes={**manifest["sizes"], "tensor_bytes": len(data)})
-
-
-def edit(folder: Path, **changes: Any) -> None:
-    manifest = json.loads((folder / "manifest.json").read_text()) | changes
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-
-
-def with_header(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
-    def tamper(folder: Path) -> None:
-        header, body = header_of((folder / "pack.safetensors").read_bytes())
-        change(header)
-        replace_tensors(folder, joined(header, body))
-
-    return tamper
-
-
-def with_bytes(change: Callable[[dict[str, Any], bytes], bytes]) -> Callable[[Path], None]:
-    def tamper(folder: Path) -> None:
-        replace_tensors(folder, change(*header_of((folder / "pack.safetensors").read_bytes())))
-
-    return tamper
-
-
-def with_tensors(**tensors: np.ndarray) -> Callable[[Path], None]:
-    def tamper(folder: Path) -> None:
-        named = safetensors.numpy.load((folder / "pack.safetensors").read_bytes())
-        replace_tensors(folder, safetensors.numpy.save(named | {k: v for k, v in tensors.items()}))
-
-    return tamper
-
-
-def with_json(**changes: Any) -> Callable[[Path], None]:
-    return lambda folder: edit(folder, **changes)
-
-
 def half(*shape: int, value: float = 0.1) -> np.ndarray:
     return np.full(shape, value, np.float16)
-
-
-def swap_offsets(header: dict[str, Any]) -> None:
-    header[f"{Q}.lora.A"]["data_offsets"] = header[f"{Q}.lora.B"]["data_offsets"]
-
-
-def repeat_key(header: dict[str, Any], body: bytes) -> bytes:
-    raw = json.dumps(header).encode()
-    once = json.dumps({f"{Q}.lora.A": header[f"{Q}.lora.A"]}).encode()[1:-1]
-    return joined(raw[:-1] + b", " + once + b"}", body)
-
-
-def link_to(name: str) -> Callable[[Path], None]:
-    def tamper(folder: Path) -> None:
-        elsewhere = folder.parent / f"elsewhere-{name}"
-        (folder / name).rename(elsewhere)
-        (folder / name).symlink_to(elsewhere)
-
-    return tamper
-
-
-def make_pipe(folder: Path) -> None:
-    (folder / "pack.safetensors").unlink()
-    os.mkfifo(folder / "pack.safetensors")
-
-
-def flip_a_bit(folder: Path) -> None:
-    data = bytearray((folder / "pack.safetensors").read_bytes())
-    data[-1] ^= 1
-    (folder / "pack.safetensors").write_bytes(bytes(data))
-
-
-def many(header: dict[str, Any]) -> None:
-    header |= {f"m{i}.lora.A": {"dtype": "F16", "shape": [0], "data_offsets": [0, 0]} for i in range(99_000)}
-
-
-HOSTILE: dict[str, tuple[Callable[[Path], None], str]] = {
-    "one flipped bit": (flip_a_bit, "sha256 differs"),
-    "truncated": (lambda f: replace_tensors(f, (f / "pack.safetensors").read_bytes()[:-10]), "accounts for"),
-    "trailing bytes": (with_bytes(lambda h, b: joined(h, b + b"evil")), "accounts for"),
-    "empty file": (lambda f: replace_tensors(f, b""), "only 0 bytes"),
-    "header beyond the file": (lambda f: replace_tensors(f, b"\xff" * 8 + b"{}"), "claims"),
-    "header of no JSON": (with_bytes(lambda h, b: joined(b"\x80\x04pickle", b)), "not a JSON object"),
-    "header as a list": (with_bytes(lambda h, b: joined(b"[]", b)), "not a JSON object"),
-    "header nested a thousand deep": (
-        with_bytes(lambda h, b: joined(b'{"a":' + b"[" * 100_000, b)),
-        "not JSON",
-    ),
-    "repeated key": (with_bytes(repeat_key), "repeats the key"),
-    "overlapping tensors": (with_header(swap_offsets), "overlap or hole"),
-    "negative dimension": (with_header(lambda h: h[f"{Q}.lora.A"].update(shape=[-4, -32])), "no readable"),
-    "dimension true": (with_header(lambda h: h[f"{Q}.lora.A"].update(shape=[True, 128])), "no readable"),
-    "offsets backwards": (
-        with_header(lambda h: h[f"{Q}.lora.A"].update(data_offsets=[256, 0])),
-        "bytes, not",
-    ),
-    "shape larger than its bytes": (
-        with_header(lambda h: h[f"{Q}.lora.A"].update(shape=[4, 1 << 40])),
-        "not what its shape",
-    ),
-    "extra key in an entry": (with_header(lambda h: h[f"{Q}.lora.A"].update(pickle="x")), "no readable"),
-    "metadata": (with_header(lambda h: h.update(__metadata__={"x": "y"})), "no readable"),
-    "a hundred thousand tensors": (with_header(many), "more than"),
-    "no tensors": (with_bytes(lambda h, b: joined({}, b"")), "holds no tensor"),
-    "a tensor that is no factor": (
-        with_tensors(**{"model.embed_tokens.weight": half(4, 4)}),
-        "is not <module",
-    ),
-    "a path out of the model": (with_tensors(**{"../../etc.lora.A": half(4, 4)}), "is not <module"),
-    "A without B": (with_tensors(**{"model.x.lora.A": half(4, 4)}), "has no lora.B"),
-    "ranks that differ": (with_tensors(**{f"{Q}.lora.A": half(3, 32)}), "rank 3 in A and 4 in B"),
-    "experts that differ": (with_tensors(**{f"{EXPERTS}.lora.A": half(2, 4, 32)}), "2 experts in A"),
-    "rank zero": (
-        with_tensors(**{f"{Q}.lora.A": half(0, 32), f"{Q}.lora.B": half(24, 0)}),
-        r"not \(rows, columns\)",
-    ),
-    "a vector": (with_tensors(**{f"{Q}.lora.A": half(32)}), r"not \(rows, columns\)"),
-    "float64": (with_tensors(**{f"{Q}.lora.A": np.zeros((4, 32))}), "is F64"),
-    "NaN": (with_tensors(**{f"{Q}.lora.A": half(4, 32, value=np.nan)}), "not finite"),
-    "infinity": (with_tensors(**{f"{Q}.lora.B": half(24, 4, value=np.inf)}), "not finite"),
-    "alpha zero": (with_tensors(**{f"{Q}.lora.alpha": np.array(0, np.float32)}), "not above zero"),
-    "alpha a vector": (with_tensors(**{f"{Q}.lora.alpha": np.ones(2, np.float32)}), "not a scalar"),
-    "a foreign file": (lambda f: (f / "run.py").write_text("evil"), "'run.py' does not belong"),
-    "a folder inside": (lambda f: (f / "more").mkdir(), "'more' does not belong"),
-    "tensors by a link": (link_to("pack.safetensors"), "not a plain file"),
-    "manifest by a link": (link_to("manifest.json"), "not a plain file"),
-    "tensors from a pipe": (make_pipe, "not a plain file"),
-    "no tensors file": (lambda f: (f / "pack.safetensors").unlink(), "pack.safetensors is missing"),
-    "no manifest": (lambda f: (f / "manifest.json").unlink(), "manifest.json is missing"),
-    "manifest of no JSON": (lambda f: (f / "manifest.json").write_text("{"), "manifest.json is not JSON"),
-    "manifest not UTF-8": (lambda f: (f / "manifest.json").write_bytes(b'{"a": "\xff"}'), "not JSON"),
-    "manifest with NaN": (lambda f: (f / "manifest.json").write_text('{"a": NaN}'), "not JSON"),
-    "manifest with 1e999": (lambda f: (f / "manifest.json").write_text('{"a": 1e999}'), "not JSON"),
-    "unknown key": (with_json(chat_template="{{ 'a' * 10**9 }}"), "'chat_template' is unknown"),
-    "format of tomorrow": (with_json(format_version=2), "newer than 1"),
-    "format 0": (with_json(format_version=0), "format_version is 0"),
-    "format true": (with_json(format_version=True), "format_version is not int"),
-    "a name that leads out": (with_json(name="../../etc"), "is no name"),
-    "no fingerprint": (with_json(base_fingerprint=""), "base_fingerprint is not 64"),
-    "another rank map": (with_json(rank_map={Q: 8}), "rank_map is not"),
-    "another alpha map": (with_json(alpha_map={Q: 8.0}), "alpha_map is not"),
-    "other modules": (with_json(target_modules=[Q]), "target_modules are not"),
-    "other sizes": (with_json(sizes={"tensor_bytes": 1, "parameters": 1}), "sizes.parameters"),
-    "a lineage of numbers": (with_json(lineage=[1, 2]), r"lineage\[0\] is not str"),
-    "a storage of tomorrow": (with_json(storage="int2"), "storage is not 'float16'"),
-    "a date of no date": (with_json(created="yesterday"), "created is not"),
-    "negative counts": (
-        with_json(run={"steps": -1, "seconds": 1, "tokens_per_s": 1, "peak_memory_mb": 1}),
-        "steps is negative",
-    ),
-}
-
-
-@pytest.mark.parametrize("what", HOSTILE)
-def test_a_hostile_pack_is_refused(folder: Path, what: str) -> None:
-    read_pack(folder)  # control: it is sound before
-    tamper, reason = HOSTILE[what]
-    tamper(folder)
-    with pytest.raises(BadPack, match=reason):
-        read_pack(folder)
 
 
 def test_every_single_key_of_the_manifest_is_required(folder: Path) -> None:
@@ -365,7 +190,9 @@ def test_every_single_key_of_the_manifest_is_required(folder: Path) -> None:
 
 
 def test_all_faults_are_told_at_once(folder: Path) -> None:
-    edit(folder, name=7, surplus=1, lineage="t1", data={"digest": "x"})
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest |= {"name": 7, "surplus": 1, "lineage": "t1", "data": {"digest": "x"}}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(BadPack) as caught:
         read_pack(folder)
     for fault in ("name is not str", "'surplus' is unknown", "lineage is not", "data.samples is missing"):

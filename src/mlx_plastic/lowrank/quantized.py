@@ -64,7 +64,11 @@ def stored_width(width: int, bits: Bits) -> int:
 
 
 def _grouped(x: Array, group_size: int) -> Array:
-    """(..., n) as (groups, group_size), each row filled with zeros to whole groups."""
+    """(..., n) as (groups, group_size), each row filled with zeros to whole groups.
+
+    A row that is shorter than one group is one group of its own length: group_size costs no memory.
+    """
+    group_size = min(group_size, x.shape[-1])
     short = -x.shape[-1] % group_size
     whole = np.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, short)]) if short else x
     return whole.reshape(-1, group_size)

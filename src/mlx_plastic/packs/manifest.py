@@ -124,7 +124,12 @@ def parse_manifest(data: bytes | None, faults: list[str]) -> Manifest | None:
     if len(faults) > before or not isinstance(made, Manifest):
         return None
     faults += _range_faults(made)
-    return made
+    return made if _is_readable(made) else None
+
+
+def _is_readable(m: Manifest) -> bool:
+    """Whether it says how the numbers are stored; other faults leave them to be judged."""
+    return m.group_size is None if m.storage == "float16" else 1 <= (m.group_size or 0) <= MAX_GROUP_SIZE
 
 
 def _build(kind: Any, value: Any, where: str, faults: list[str]) -> Any:
@@ -169,10 +174,9 @@ def _range_faults(m: Manifest) -> list[str]:
             faults.append(f"{key} is not 64 hexadecimal digits")
     counts = {**dataclasses.asdict(m.data), **dataclasses.asdict(m.run), **dataclasses.asdict(m.sizes)}
     faults += [f"{k} is negative" for k, v in counts.items() if isinstance(v, int | float) and v < 0]
-    if m.storage == "float16" and m.group_size is not None:
-        faults.append("group_size is for the storages int8 and int4")
-    if m.storage != "float16" and not 1 <= (m.group_size or 0) <= MAX_GROUP_SIZE:
-        faults.append(f"group_size is {m.group_size}, not 1 to {MAX_GROUP_SIZE}")
+    if not _is_readable(m):
+        wanted = "absent" if m.storage == "float16" else f"1 to {MAX_GROUP_SIZE}"
+        faults.append(f"group_size of {m.storage} is {m.group_size}, not {wanted}")
     try:
         if datetime.datetime.fromisoformat(m.created).tzinfo is None:
             faults.append("created has no time zone")

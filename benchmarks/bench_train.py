@@ -1,12 +1,12 @@
-"""How fast and in how much memory a pack is trained: our trainer against mlx-lm's, on the same work in one run.
+"""How fast and in how much memory a pack is trained: our trainer against mlx-lm's, on the same work.
 
     MLX_PLASTIC_DATA=... python benchmarks/bench_train.py --json
 
 A random Llama of 18.9M parameters (vocabulary 16,384) learns real chats, every assistant turn of them: from
 Taskmaster-4 below MLX_PLASTIC_DATA, or from a file of chats (--data). Both sides get the same first factors,
 the same batches in the same order, the same optimizer, and take the same steps, so the losses have to agree;
-mlx-lm's trainer is called as it is, with a loss that takes the mask from the batch at the same cost. Each step
-is timed; the two sides run in turn, several times. The figures:
+mlx-lm's trainer is called as it is, with a loss that takes the mask from the batch at the same cost. Each
+step is timed; the two sides run in turn in one process, several times. The figures:
 
     all_layers_ratio     tokens/s of ours over theirs, LoRA on every layer
     top_quarter_ratio    the same with LoRA on the last quarter of the layers, all epochs; the first one fills

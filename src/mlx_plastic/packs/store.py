@@ -194,12 +194,15 @@ class Store:
         )
         return folder
 
+    def require_free(self, name: str) -> None:
+        """Raises PlasticError if `add` would: to be asked before hours are spent on a pack of that name."""
+        state = self._state()
+        if self.folder(name).exists() or name in state.digests:
+            raise _taken(name, state)
+
     def _make_room(self, name: str, state: State, replace: bool) -> None:
         if not replace or name in state.digests:
-            raise PlasticError(
-                f"there is a pack {name!r} already ({state.status(name)})",
-                hint="choose another name; a pack that was worn is never replaced",
-            )
+            raise _taken(name, state)
         gone = self.home.packs / f".{name}.{os.getpid()}.part"
         os.replace(self.folder(name), gone)
         shutil.rmtree(gone)
@@ -322,6 +325,13 @@ class Store:
 
     def _write(self, state: State) -> None:
         write_json(self.state_file, {"format_version": STATE_VERSION, **dataclasses.asdict(state)})
+
+
+def _taken(name: str, state: State) -> PlasticError:
+    return PlasticError(
+        f"there is a pack {name!r} already ({state.status(name)})",
+        hint="choose another name; a pack that was worn is never replaced",
+    )
 
 
 def _parse_state(value: Any) -> State:

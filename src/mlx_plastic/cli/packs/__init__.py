@@ -23,6 +23,11 @@ COMMANDS = {
         "compose",
         "Make one pack of several: exact side by side, or cut to a rank or size with the error told.",
     ),
+    "from-delta": (
+        "mlx_plastic.cli.packs.derive",
+        "from_delta",
+        "Make a pack of what finetuning changed, or one that repairs a quantized checkpoint.",
+    ),
     "ledger": (
         "mlx_plastic.cli.packs.derive",
         "ledger",
@@ -42,6 +47,16 @@ COMMANDS = {
         "mlx_plastic.cli.packs.measure",
         "eval_batch",
         "Measure base against pack by batch size: perplexity, tokens/s, first-token ms, peak memory.",
+    ),
+    "convert": (
+        "mlx_plastic.cli.packs.convert",
+        "convert",
+        "Exchange packs with PEFT, mlx-lm and llama.cpp, with proof that the answers stay the same.",
+    ),
+    "fuse": (
+        "mlx_plastic.cli.packs.convert",
+        "fuse",
+        "Fuse a pack into a dequantized copy of its base, and measure what that changed.",
     ),
     "rollback": ("mlx_plastic.cli.rollback", "rollback", "Go back to the pack worn before, or to TAG."),
 }

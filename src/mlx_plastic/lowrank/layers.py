@@ -101,13 +101,13 @@ def wrap(model: nn.Module, layers: Mapping[str, nn.Module]) -> dict[str, nn.Modu
     """Put `layers` into the model at their paths; returns what was there, to be wrapped back later."""
     before = {}
     for path, layer in layers.items():
-        holder, key = _place(model, path)
+        holder, key = place(model, path)
         before[path] = holder[key]
         holder[key] = layer
     return before
 
 
-def _place(model: nn.Module, path: str) -> tuple[Any, Any]:
+def place(model: nn.Module, path: str) -> tuple[Any, Any]:
     """The module, dict or list that holds the layer at `path`, and under which key."""
     *above, last = path.split(".")
     holder: Any = model

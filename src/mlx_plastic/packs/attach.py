@@ -59,8 +59,22 @@ def attach(
     fingerprint: of the base in `model`. scales: per pack name, a factor on its update (1 if not named).
     Raises BaseMismatch or BadPack, with every fault at once, before anything is changed.
     """
-    _check_base(packs, fingerprint)
     plain = {path: bare(module) for path, module in linear_layers(model).items()}
+    layers = layers_of(packs, plain, fingerprint=fingerprint, scales=scales)
+    unwrap(model)
+    wrap(model, layers)
+    return tell(packs, layers)
+
+
+def layers_of(
+    packs: Mapping[str, Pack],
+    plain: Mapping[str, nn.Module],
+    *,
+    fingerprint: str,
+    scales: Mapping[str, float] | None = None,
+) -> dict[str, DeltaLinear]:
+    """What `attach` puts in the place of the `plain` layers of a base, by module path. Raises as it does."""
+    _check_base(packs, fingerprint)
     faults = [f for name, pack in packs.items() for f in _faults(name, pack, plain)]
     if faults:
         raise BadPack(
@@ -76,8 +90,11 @@ def attach(
         ]
         layers[path] = _combined(plain[path], parts)
     mx.eval([(layer.a, layer.b) for layer in layers.values()])
-    unwrap(model)
-    wrap(model, layers)
+    return layers
+
+
+def tell(packs: Mapping[str, Pack], layers: Mapping[str, DeltaLinear]) -> Attached:
+    """Log what is worn now, and return it."""
     for name, pack in packs.items():
         settings = pack.manifest.training
         log.info(

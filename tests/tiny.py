@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 TEXT = (
@@ -103,4 +103,16 @@ def make_checkpoint(
                 f"{mlp}.down_proj.weight": normal(hidden, inner),
             }
     save_file(weights, str(folder / "model.safetensors"), metadata={"format": "pt"})
+    return folder
+
+
+def make_llama(folder: Path, *, seed: int = 0, dtype: str = "float32") -> Path:
+    """The same checkpoint as a Llama: without the norms of q and k, which that has not."""
+    make_checkpoint(folder, seed=seed, dtype=dtype)
+    weights = {n: w for n, w in load_file(folder / "model.safetensors").items() if "q_norm" not in n}
+    weights = {n: w for n, w in weights.items() if "k_norm" not in n}
+    save_file(weights, str(folder / "model.safetensors"), metadata={"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_act": "silu"}
+    (folder / "config.json").write_text(json.dumps(config))
     return folder

@@ -83,6 +83,17 @@ def proved(base: Base, packs: Mapping[str, Pack], *, scales: Mapping[str, float]
     return found
 
 
+def probe_logits(base: Base) -> mx.array:
+    """(n, length, vocab) float32 logits on the probes, of the base as it is now; those of padding are zero."""
+    return _logits(base, *_probes(base))
+
+
+def compare(before: mx.array, after: mx.array) -> Proof:
+    """How far two results of `probe_logits` with one tokenizer lie apart: KL(before || after)."""
+    change, kl = (float(value.item()) for value in _differences(before, after))  # type: ignore[arg-type]
+    return Proof(change, max(0.0, kl))
+
+
 _HINT = "train it longer or with a larger learning rate; if it is worn, take it off: plastic rollback"
 
 

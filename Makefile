@@ -15,7 +15,7 @@ test: lint  ## what CI runs
 
 check: test
 
-slow: nano-env  ## minutes: the demo for one day and for three, nano's recipe at toy size
+slow: nano-env  ## minutes: the demo for one day and for three, nano's recipe at toy size, packs in the real peft
 	$(BIN)/pytest -m slow
 
 lint: env
@@ -38,8 +38,8 @@ $(MADE): pyproject.toml
 	@touch $(MADE)
 
 nano-env: env
-	@if command -v uv >/dev/null; then uv pip install --quiet --python $(BIN)/python -e '.[dev,nano]'; \
-	else $(BIN)/python -m pip install --quiet -e '.[dev,nano]'; fi
+	@if command -v uv >/dev/null; then uv pip install --quiet --python $(BIN)/python -e '.[dev,nano,peft]'; \
+	else $(BIN)/python -m pip install --quiet -e '.[dev,nano,peft]'; fi
 
 nano: nano-env  ## train the built-in base again (hours) and measure it into its card
 	$(BIN)/python scripts/train_nano.py

@@ -123,8 +123,7 @@ def fuse(
         if bits and bits <= LOSSY_BITS and not force:
             raise PlasticError(
                 f"at {bits} bits the answers would lie {lost.mean_kl_nats:.3g} nats/token (KL) from those of "
-                f"the base with the pack, which itself moves them by {plan.pack.mean_kl_nats:.3g}: "
-                "rounding to so few bits changes the weights by more than a pack does",
+                f"the base with the pack, which itself moves them by {plan.pack.mean_kl_nats:.3g}",
                 hint="leave out --quantize, or wear the pack on a quantized base; or do it with --force",
             )
         written = sum(file.stat().st_size for file in part.glob("model*.safetensors"))

@@ -36,6 +36,7 @@ from mlx_plastic.packs.manifest import (
     manifest_value,
     parse_manifest,
 )
+from mlx_plastic.packs.sign import MAX_SIGNATURE_BYTES, SIGNATURE, Signature, parse_signature
 from mlx_plastic.packs.tensors import (
     MAX_MODULES,
     TENSORS,
@@ -56,6 +57,7 @@ __all__ = [  # what the other rooms take from here
     "TENSORS",
     "DataCard",
     "Factors",
+    "Files",
     "Manifest",
     "Pack",
     "RunCard",
@@ -66,11 +68,14 @@ __all__ = [  # what the other rooms take from here
     "is_attention",
     "make_manifest",
     "manifest_value",
+    "put_file",
+    "read_files",
     "read_manifest",
     "read_pack",
     "stored_bytes",
     "stored_factors",
     "tensor_bytes",
+    "write_files",
     "write_pack",
 ]
 
@@ -85,6 +90,26 @@ class Pack:
 
     manifest: Manifest
     factors: dict[str, Factors]  # by module path
+    signature: Signature | None = None  # of the right form; whether it is genuine `sign.is_genuine` says
+
+
+@dataclass(frozen=True)
+class Files:
+    """What lies in a pack's folder, read once: the bytes that were checked are the bytes that are used."""
+
+    manifest: bytes | None
+    tensors: Tensors | None
+    signature: bytes | None = None
+
+    @property
+    def named(self) -> dict[str, bytes | memoryview]:
+        """The files there are, by name."""
+        found = {
+            TENSORS: self.tensors.data if self.tensors else None,
+            MANIFEST: self.manifest,
+            SIGNATURE: self.signature,
+        }
+        return {name: data for name, data in found.items() if data is not None}
 
 
 def make_manifest(
@@ -168,11 +193,27 @@ def write_files(folder: Path, files: Mapping[str, bytes | memoryview]) -> Path:
     return folder
 
 
+def put_file(folder: Path, name: str, data: bytes) -> None:
+    """Replace or add one file of a pack; it is made beside the folder, so a crash leaves no foreign file."""
+    folder = folder.resolve()  # "." has no name
+    beside = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    try:
+        with open(beside, "wb") as file:
+            file.write(data)
+            file.flush()
+            sync(file.fileno())
+        os.replace(beside, folder / name)
+        sync_folder(folder)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+
+
 def read_manifest(folder: Path) -> Manifest:
     """The manifest alone, its form checked: for lists. Raises BadPack with every fault of it."""
     faults: list[str] = []
-    described, _ = _read_files(folder, faults, tensors=False)
-    manifest = parse_manifest(described, faults)
+    files = _read_files(folder, faults, tensors=False)
+    manifest = parse_manifest(files.manifest, faults)
     return _sound(folder, manifest, faults)
 
 
@@ -183,31 +224,39 @@ def read_pack(folder: Path) -> Pack:
     once: foreign files and links, a header out of bounds, wrong names, types, shapes or values, and
     whatever the manifest says that is not so.
     """
+    return read_files(folder)[0]
+
+
+def read_files(folder: Path) -> tuple[Pack, Files]:
+    """As `read_pack`, with the very bytes that were verified."""
     faults: list[str] = []
-    described, tensors = _read_files(folder, faults)
-    manifest = parse_manifest(described, faults)
+    files = _read_files(folder, faults)
+    manifest = parse_manifest(files.manifest, faults)
     factors: dict[str, Factors] = {}
     if manifest is not None:  # without it nobody knows how the numbers are stored
-        factors = parse_factors(tensors, manifest.storage, manifest.group_size, faults)
-        if tensors is not None:
-            faults += _fit_faults(manifest, factors, tensors.data)
-    return Pack(_sound(folder, manifest, faults), factors)
+        factors = parse_factors(files.tensors, manifest.storage, manifest.group_size, faults)
+        if files.tensors is not None:
+            faults += _fit_faults(manifest, factors, files.tensors.data)
+    signature = None if files.signature is None else parse_signature(files.signature, faults)
+    return Pack(_sound(folder, manifest, faults), factors, signature), files
 
 
-def _read_files(
-    folder: Path, faults: list[str], *, tensors: bool = True
-) -> tuple[bytes | None, Tensors | None]:
+def _read_files(folder: Path, faults: list[str], *, tensors: bool = True) -> Files:
     """The files of a pack's folder, each read once. Raises BadPack if there is no such folder."""
     try:
-        with opened_folder(folder, faults, (TENSORS, MANIFEST, *_BESIDE)) as at:
+        with opened_folder(folder, faults, (TENSORS, MANIFEST, SIGNATURE, *_BESIDE)) as at:
             described = read_plain(MANIFEST, MAX_MANIFEST_BYTES, faults, at=at)
-            found = None
-            if tensors:
-                found = read_safetensors(TENSORS, MAX_TENSOR_BYTES, faults, at=at, most=5 * MAX_MODULES)
-            return described, found
+            if not tensors:
+                return Files(described, None)
+            found = read_safetensors(TENSORS, MAX_TENSOR_BYTES, faults, at=at, most=5 * MAX_MODULES)
+            try:
+                os.stat(SIGNATURE, dir_fd=at, follow_symlinks=False)
+            except FileNotFoundError:  # it is optional
+                return Files(described, found)
+            return Files(described, found, read_plain(SIGNATURE, MAX_SIGNATURE_BYTES, faults, at=at))
     except OSError as error:
         what = "is a link, not a folder" if folder.is_symlink() else f"is not a folder: {error.strerror}"
-        raise BadPack(f"{folder} {what}", hint="a pack is a folder with two files") from error
+        raise BadPack(f"{folder} {what}", hint=f"a pack is a folder with {MANIFEST} and {TENSORS}") from error
 
 
 def _sound(folder: Path, manifest: Manifest | None, faults: list[str]) -> Manifest:

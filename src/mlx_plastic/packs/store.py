@@ -1,26 +1,27 @@
 """The packs of one home: which there are, which is worn, what was worn before, and the way back.
 
 All decisions live in one small file, `packs/state.json`, replaced whole under a lock; pack folders never
-change once they are there, save the eval results in a manifest. So whatever is killed in the middle leaves
-the active set as it was, and a folder that the state does not know yet is simply a candidate.
+change once they are there, save the eval results in a manifest and a signature that is added. So whatever is
+killed in the middle leaves the active set as it was, and a folder that the state does not know yet is simply
+a candidate.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import difflib
 import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from mlx_plastic.errors import BadPack, PackNotFound, PlasticError
+from mlx_plastic.errors import BadPack, BaseMismatch, PackNotFound, PlasticError
 from mlx_plastic.home import Home, locked, sync_folder, write_json
 from mlx_plastic.packs.format import (
     MANIFEST,
@@ -28,38 +29,39 @@ from mlx_plastic.packs.format import (
     Manifest,
     Pack,
     check_name,
+    put_file,
+    read_files,
     read_manifest,
     read_pack,
+    write_files,
     write_pack,
 )
+from mlx_plastic.packs.gc import DAYS, KEEP, Fate, fates
+from mlx_plastic.packs.manifest import is_name, manifest_bytes
+from mlx_plastic.packs.sign import SIGNATURE, Signature, sign, signature_bytes
+from mlx_plastic.packs.state import (
+    BARE,
+    Change,
+    State,
+    Status,
+    Worn,
+    changed,
+    ending_in,
+    forgotten,
+    now,
+    parse_state,
+    shortened,
+    state_value,
+    target,
+    without,
+    worn_name,
+)
+
+__all__ = ["BARE", "Change", "Entry", "Fate", "Status", "Store", "Worn", "worn_name"]
 
 log = logging.getLogger(__name__)
 
-Status = Literal["candidate", "active", "retired", "quarantined"]
-Worn = tuple[str, ...]  # names of the packs attached together; () is the bare base
-
-BARE = "base"
-STATE_VERSION = 1
 WAIT_S = 10.0  # for another command's short write
-
-
-@dataclass(frozen=True)
-class Change:
-    """One change of what is worn."""
-
-    action: str  # "activate" or "rollback"
-    before: Worn
-    now: Worn
-    at: str  # ISO 8601, UTC
-
-    @property
-    def name(self) -> str:
-        """What is worn after it, in one word: a pack's name, several joined by +, or "base"."""
-        return worn_name(self.now)
-
-    @property
-    def name_before(self) -> str:
-        return worn_name(self.before)
 
 
 @dataclass(frozen=True)
@@ -71,32 +73,8 @@ class Entry:
     manifest: Manifest | None
     verdict: dict[str, Any] | None = None  # why it is quarantined
     fault: str = ""
-
-
-@dataclass(frozen=True)
-class State:
-    """What state.json holds.
-
-    trail: what was worn, oldest first, the last being worn now; a rollback shortens it.
-    marks: candidates have none. digests: sha256 of the tensors of each pack that was ever worn.
-    """
-
-    trail: tuple[Worn, ...] = ((),)
-    marks: dict[str, Status] = field(default_factory=dict)
-    verdicts: dict[str, dict[str, Any]] = field(default_factory=dict)
-    digests: dict[str, str] = field(default_factory=dict)
-    history: tuple[Change, ...] = ()
-
-    @property
-    def worn(self) -> Worn:
-        return self.trail[-1]
-
-    def status(self, name: str) -> Status:
-        return "active" if name in self.worn else self.marks.get(name, "candidate")
-
-
-def worn_name(worn: Worn) -> str:
-    return "+".join(worn) or BARE
+    pinned: bool = False
+    signed: bool = False  # there is a signature; whether it is genuine `verify` says
 
 
 class Store:
@@ -129,11 +107,14 @@ class Store:
         return [self._entry(name, state) for name in self.names()]
 
     def _entry(self, name: str, state: State) -> Entry:
+        manifest, fault, signed = None, "", False
         try:
             manifest = read_manifest(self.folder(name))
+            signed = (self.folder(name) / SIGNATURE).exists()
         except BadPack as error:
-            return Entry(name, state.status(name), None, state.verdicts.get(name), error.message)
-        return Entry(name, state.status(name), manifest, state.verdicts.get(name))
+            fault = error.message
+        pinned = name in state.pins
+        return Entry(name, state.status(name), manifest, state.verdicts.get(name), fault, pinned, signed)
 
     def status(self, name: str) -> Status:
         self._require(name)
@@ -172,7 +153,30 @@ class Store:
         replace: an earlier pack of the name that was never worn makes room. Raises PlasticError if the
         name is taken.
         """
-        name = manifest.name
+        with self._room(manifest.name, replace=replace) as folder:
+            write_pack(folder, factors, manifest)
+        _tell(manifest, len(factors))
+        return folder
+
+    def take(self, folder: Path, name: str | None = None) -> Manifest:
+        """Copy a pack that lies elsewhere into the store, as a candidate: the very bytes that were verified.
+
+        name: another than its own; the manifest is written anew then, and nothing else. Raises BadPack, or
+        PlasticError if the name is taken.
+        """
+        pack, files = read_files(folder)
+        manifest, given = pack.manifest, files.named
+        if name is not None and name != manifest.name:
+            manifest = dataclasses.replace(manifest, name=check_name(name))
+            given[MANIFEST] = manifest_bytes(manifest)
+        with self._room(manifest.name) as place:
+            write_files(place, given)
+        _tell(manifest, len(pack.factors))
+        return manifest
+
+    @contextmanager
+    def _room(self, name: str, *, replace: bool = False) -> Iterator[Path]:
+        """Where a new pack of that name is to be written, under the lock."""
         with self._locked():
             self._sweep()
             state = self._state()
@@ -181,18 +185,8 @@ class Store:
                 self._make_room(name, state, replace)
             # the mark goes first: a crash in between leaves a name with no folder, which is nothing
             if name in state.marks or name in state.verdicts:
-                self._write(_forget(state, name))
-            write_pack(folder, factors, manifest)
-        log.info(
-            "pack %s: %d modules, rank %s, alpha %s, dropout %s, %.2f MB, candidate",
-            name,
-            len(factors),
-            _range(manifest.rank_map.values()),
-            _range(manifest.alpha_map.values()),
-            manifest.training.get("dropout", 0.0),
-            manifest.sizes.tensor_bytes / 1e6,
-        )
-        return folder
+                self._write(forgotten(state, name))
+            yield folder
 
     def require_free(self, name: str) -> None:
         """Raises PlasticError if `add` would: to be asked before hours are spent on a pack of that name."""
@@ -201,57 +195,144 @@ class Store:
             raise _taken(name, state)
 
     def _make_room(self, name: str, state: State, replace: bool) -> None:
-        if not replace or name in state.digests:
+        if not replace or name in state.digests or name in state.pins:
             raise _taken(name, state)
+        self._set_aside(name, sweep=True)
+
+    def _set_aside(self, name: str, *, sweep: bool) -> Path:
+        """Take a pack's folder out of the store by one rename; sweep: delete it at once."""
         gone = self.home.packs / f".{name}.{os.getpid()}.part"
         os.replace(self.folder(name), gone)
-        shutil.rmtree(gone)
+        if sweep:
+            _delete(gone)
+        return gone
 
     def record(self, name: str, evals: Mapping[str, Any]) -> Manifest:
-        """Write eval results into the pack's manifest; its tensors stay as they are."""
+        """Write eval results into the pack's manifest; its tensors stay, and a signature stays true."""
         with self._locked():
             folder = self._require(name)
             manifest = dataclasses.replace(read_manifest(folder), evals=dict(evals))
-            # beside the folder, not in it: a crash must not leave a foreign file in a sound pack
-            beside = self.home.packs / f".{name}.{os.getpid()}.part"
-            write_json(beside, dataclasses.asdict(manifest))
-            os.replace(beside, folder / MANIFEST)
-            sync_folder(folder)
+            put_file(folder, MANIFEST, manifest_bytes(manifest))
         return manifest
 
-    def plan_activate(self, name: str, *, force: bool = False) -> Change:
-        """What `activate` would do, with all its checks. Raises PackNotFound, BadPack or PlasticError."""
-        state = self._state()
-        self._wearable(name, state, force=force)
-        return Change("activate", state.worn, (name,), _now())
+    def sign(self, ref: str, key_file: Path) -> Signature:
+        """Sign a pack of the store or one in a folder elsewhere, after verifying it; an older signature goes.
 
-    def _wearable(self, name: str, state: State, *, force: bool) -> None:
-        self.read(name)
+        Raises PackNotFound, BadPack, or PlasticError for a key of no use.
+        """
+        with self._locked():
+            signature = sign(self.open(ref).manifest, key_file)
+            folder = Path(ref).expanduser() if os.sep in ref else self.folder(ref)
+            put_file(folder, SIGNATURE, signature_bytes(signature))
+        log.info("pack %s signed by %s", signature.name, signature.public_key[:16])
+        return signature
+
+    def pin(self, *names: str) -> None:
+        """Never let `gc` remove these packs."""
+        self._pin(lambda pins: (*pins, *(n for n in dict.fromkeys(names) if n not in pins)), names)
+
+    def unpin(self, *names: str) -> None:
+        """Let `gc` judge these packs again."""
+        self._pin(lambda pins: tuple(n for n in pins if n not in names), names)
+
+    def _pin(self, change: Callable[[tuple[str, ...]], tuple[str, ...]], names: Sequence[str]) -> None:
+        with self._locked():
+            for name in names:
+                self._require(name)
+            state = self._state()
+            if change(state.pins) != state.pins:
+                self._write(dataclasses.replace(state, pins=change(state.pins)))
+
+    def plan_gc(self, *, keep: int = KEEP, days: float = DAYS) -> list[Fate]:
+        """What `gc` would keep and remove, and why. days: how old a pack must be that was never worn.
+
+        The age of a pack is that of its folder: since when it is in this store, whatever it says of itself.
+        """
+        state, ages, sizes = self._state(), {}, {}
+        for name in self.names():
+            if not is_name(name) or (self.home.packs / name).is_symlink():
+                continue  # not ours
+            folder = self.folder(name)
+            ages[name] = max(0.0, (time.time() - folder.stat().st_mtime) / 86_400)
+            sizes[name] = sum(file.lstat().st_size for file in folder.iterdir())
+        return fates(state, ages, sizes, keep=keep, days=days)
+
+    def remove(self, *names: str) -> None:
+        """Delete packs that are neither worn nor pinned. What was worn when stays in the history.
+
+        Each leaves the store by one rename before its files are deleted, so a crash leaves it whole or gone.
+        Raises PackNotFound or PlasticError before anything is removed.
+        """
+        with self._locked():
+            self._sweep()
+            state = self._state()
+            for name in names:
+                self._require(name)
+                if name in state.worn or name in state.pins:
+                    why, how = (
+                        ("worn", "rollback") if name in state.worn else ("pinned", f"packs unpin {name}")
+                    )
+                    raise PlasticError(f"pack {name!r} is {why}", hint=f"first: plastic {how}")
+            aside = [self._set_aside(name, sweep=False) for name in dict.fromkeys(names)]
+            sync_folder(self.home.packs)
+            gone = {name: now() for name in names if name in state.digests}
+            self._write(dataclasses.replace(state, removed=state.removed | gone))
+            for folder in aside:
+                _delete(folder)
+        log.info("removed %d packs: %s", len(names), ", ".join(names))
+
+    def plan_activate(self, *names: str, force: bool = False) -> Change:
+        """What `activate` would do, with all its checks.
+
+        Raises PackNotFound, BadPack, PlasticError, or BaseMismatch for packs of different bases.
+        """
+        if not names or len(set(names)) < len(names):
+            raise PlasticError(f"to wear {worn_name(names)!r}", hint="name one pack or several, each once")
+        state = self._state()
+        bases = {name: self._wearable(name, state, force=force).base_fingerprint for name in names}
+        if len(set(bases.values())) > 1:
+            raise BaseMismatch(
+                "these packs learned on different bases: "
+                + ", ".join(f"{n} {b[:12]}" for n, b in bases.items()),
+                hint="wear packs of one base together",
+            )
+        return Change("activate", state.worn, names, now())
+
+    def _wearable(self, name: str, state: State, *, force: bool) -> Manifest:
+        pack = self.read(name)
         if state.status(name) == "quarantined" and not force:
             raise PlasticError(
                 f"pack {name!r} is quarantined",
                 hint=f"see why: plastic packs inspect {name}; to wear it all the same: "
                 f"plastic packs activate {name} --force",
             )
+        return pack.manifest
 
-    def activate(self, name: str, *, force: bool = False) -> Change:
-        """Wear this pack; the one before it is retired. A quarantined pack needs `force`."""
+    def activate(self, *names: str, force: bool = False) -> Change:
+        """Wear this pack, or these together; what was worn before is retired.
+
+        A quarantined one needs `force`. Raises as `plan_activate`.
+        """
         with self._locked():
-            change = self.plan_activate(name, force=force)
+            change = self.plan_activate(*names, force=force)
             state = self._state()
             if change.now != change.before:
-                self._write(_changed(state, change, (*state.trail, change.now), self._digests(change.now)))
+                self._write(changed(state, change, (*state.trail, change.now), self._digests(change.now)))
         log.info("wearing %s, before it %s", change.name, change.name_before)
         return change
 
     def quarantine(self, name: str, verdict: Mapping[str, Any]) -> None:
-        """Set a pack apart with the verdict that failed it; if it is worn, go back to what was before it."""
+        """Set a pack apart with the verdict that failed it; if it is worn, go back to what was before it.
+
+        What was before it may have left the store: then to the last that is there.
+        """
         with self._locked():
             self._require(name)
             state = self._state()
-            trail = _without(state.trail, name)
+            trail = without(state.trail, name)
             if name in state.worn:
-                state = _changed(state, Change("rollback", state.worn, trail[-1], _now()), trail, {})
+                trail = ending_in(trail, self.names())
+                state = changed(state, Change("rollback", state.worn, trail[-1], now()), trail, {})
             self._write(
                 dataclasses.replace(
                     state,
@@ -263,12 +344,24 @@ class Store:
         log.info("pack %s is quarantined", name)
 
     def plan_rollback(self, tag: str | None = None) -> Change:
-        """What `rollback` would do. Raises PackNotFound if there is nothing to go back to."""
+        """What `rollback` would do. Raises PackNotFound if there is nothing to go back to, or no more."""
         state = self._state()
-        target = _target(state, tag)
-        for name in target:
+        wanted = target(state, tag)
+        if tag is None and (lost := sorted(set(wanted) - set(self.names()))):
+            raise self._lost(lost, state)
+        for name in wanted:
             self._wearable(name, state, force=False)
-        return Change("rollback", state.worn, target, _now())
+        return Change("rollback", state.worn, wanted, now())
+
+    def _lost(self, lost: Sequence[str], state: State) -> PackNotFound:
+        there = set(self.names())
+        back = [worn_name(worn) for worn in reversed(state.trail[:-2]) if worn and there.issuperset(worn)]
+        when = "".join(f", {name} removed {state.removed[name]}" for name in lost if name in state.removed)
+        return PackNotFound(
+            f"before {worn_name(state.worn)} was worn {worn_name(state.trail[-2])}, "
+            f"which is no longer in the store{when}",
+            hint=f"further back: plastic rollback {back[0] if back else BARE}",
+        )
 
     def rollback(self, tag: str | None = None) -> Change:
         """Wear again what was worn before the present pack, or TAG; "base" is the bare base.
@@ -280,8 +373,8 @@ class Store:
             change = self.plan_rollback(tag)
             state = self._state()
             if change.now != change.before:
-                trail = _shortened(state.trail, change.now)
-                self._write(_changed(state, change, trail, self._digests(change.now)))
+                trail = shortened(state.trail, change.now)
+                self._write(changed(state, change, trail, self._digests(change.now)))
         log.info("back to %s from %s", change.name, change.name_before)
         return change
 
@@ -291,6 +384,11 @@ class Store:
     def _require(self, name: str) -> Path:
         folder = self.folder(name)
         if not folder.is_dir():
+            if when := self._state().removed.get(name):
+                raise PackNotFound(
+                    f"pack {name!r} was removed from the store on {when}",
+                    hint="see which there are: plastic packs list",
+                )
             near = difflib.get_close_matches(name, self.names(), n=1)
             raise PackNotFound(
                 f"no pack {name!r} in {self.home.packs}",
@@ -307,14 +405,11 @@ class Store:
     def _sweep(self) -> None:
         """Remove what a crash left half written; we hold the lock, so nobody is writing it now."""
         for leftover in self.home.packs.glob(".*.part"):
-            if leftover.is_dir():
-                shutil.rmtree(leftover, ignore_errors=True)
-            else:
-                leftover.unlink(missing_ok=True)
+            _delete(leftover)
 
     def _state(self) -> State:
         try:
-            return _parse_state(json.loads(self.state_file.read_text("utf-8")))
+            return parse_state(json.loads(self.state_file.read_text("utf-8")))
         except FileNotFoundError:
             return State()
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -324,87 +419,39 @@ class Store:
             ) from error
 
     def _write(self, state: State) -> None:
-        write_json(self.state_file, {"format_version": STATE_VERSION, **dataclasses.asdict(state)})
+        write_json(self.state_file, state_value(state))
 
 
 def _taken(name: str, state: State) -> PlasticError:
+    when = state.removed.get(name)
     return PlasticError(
-        f"there is a pack {name!r} already ({state.status(name)})",
+        f"there was a pack {name!r}, removed {when}"
+        if when
+        else f"there is a pack {name!r} already ({state.status(name)})",
         hint="choose another name; a pack that was worn is never replaced",
     )
 
 
-def _parse_state(value: Any) -> State:
-    if value["format_version"] != STATE_VERSION:
-        raise ValueError(f"format_version {value['format_version']}")
-    trail = tuple(tuple(map(check_name, worn)) for worn in value["trail"])
-    if not trail:
-        raise ValueError("an empty trail")
-    return State(
-        trail=trail,
-        marks=dict(value["marks"]),
-        verdicts=dict(value["verdicts"]),
-        digests=dict(value["digests"]),
-        history=tuple(
-            Change(c["action"], tuple(c["before"]), tuple(c["now"]), c["at"]) for c in value["history"]
-        ),
+def _delete(path: Path) -> None:
+    """A file, a link or a folder; what cannot be deleted now is swept later."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _tell(manifest: Manifest, modules: int) -> None:
+    log.info(
+        "pack %s: %d modules, rank %s, alpha %s, dropout %s, %.2f MB, candidate",
+        manifest.name,
+        modules,
+        _range(manifest.rank_map.values()),
+        _range(manifest.alpha_map.values()),
+        manifest.training.get("dropout", 0.0),
+        manifest.sizes.tensor_bytes / 1e6,
     )
-
-
-def _changed(state: State, change: Change, trail: tuple[Worn, ...], digests: Mapping[str, str]) -> State:
-    """The state after `change`: what is no longer worn is retired, unless it is quarantined."""
-    marks = {name: mark for name, mark in state.marks.items() if name not in change.now}
-    marks |= {name: "retired" for name in change.before if name not in change.now}
-    return State(
-        trail=trail,
-        marks=marks,
-        verdicts={name: v for name, v in state.verdicts.items() if name not in change.now},
-        digests={**state.digests, **digests},
-        history=(*state.history, change),
-    )
-
-
-def _forget(state: State, name: str) -> State:
-    return dataclasses.replace(
-        state,
-        marks={n: mark for n, mark in state.marks.items() if n != name},
-        verdicts={n: verdict for n, verdict in state.verdicts.items() if n != name},
-    )
-
-
-def _target(state: State, tag: str | None) -> Worn:
-    if tag == BARE:
-        return ()
-    if tag is not None:
-        return (check_name(tag),)
-    if len(state.trail) < 2:
-        raise PackNotFound(
-            f"nothing was worn before {worn_name(state.worn)}", hint="see what there is: plastic packs list"
-        )
-    return state.trail[-2]
-
-
-def _shortened(trail: tuple[Worn, ...], target: Worn) -> tuple[Worn, ...]:
-    """The trail back to where `target` was last worn before now; one step longer if it never was."""
-    for i in range(len(trail) - 2, -1, -1):
-        if trail[i] == target:
-            return trail[: i + 1]
-    return (*trail, target)
-
-
-def _without(trail: tuple[Worn, ...], name: str) -> tuple[Worn, ...]:
-    """The trail as if `name` had never been worn."""
-    kept: list[Worn] = []
-    for worn in ((), *trail):  # it begins at the bare base
-        if name not in worn and kept[-1:] != [worn]:
-            kept.append(worn)
-    return tuple(kept)
 
 
 def _range(values: Any) -> str:
     found = sorted(set(values))
     return f"{found[0]:g}" if len(found) == 1 else f"{found[0]:g}-{found[-1]:g}" if found else "-"
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

@@ -84,7 +84,7 @@ def proved(base: Base, packs: Mapping[str, Pack], *, scales: Mapping[str, float]
 
 
 def probe_logits(base: Base) -> mx.array:
-    """(n, length, vocab) float32 logits on the probes, of the base as it is now; those of padding are zero."""
+    """(n, length, vocab) float32 logits on the probes, of the base as it is; those of padding are zero."""
     return _logits(base, *_probes(base))
 
 

@@ -62,7 +62,10 @@ def dequantized(module: Any) -> Any:
 
 
 def float32_weight(module: Any) -> mx.array:
-    """The weight that a quantized module stands for."""
+    """The weight of a module in float32, unpacked if it is quantized."""
+    if "scales" not in module:
+        plain: mx.array = module.weight.astype(mx.float32)
+        return plain
     scales, biases = module.scales, module.get("biases")
     if biases is not None:  # affine: widen first, so that the product is not rounded to 16 bits
         scales, biases = scales.astype(mx.float32), biases.astype(mx.float32)

@@ -8,8 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import numpy as np
-
 from mlx_plastic.backend import mx, nn
 from mlx_plastic.errors import BadPack, BaseMismatch
 from mlx_plastic.lowrank.layers import (
@@ -174,10 +172,10 @@ def _faults(name: str, pack: Pack, plain: Mapping[str, nn.Module]) -> Iterator[s
 
 def _combined(base: nn.Module, parts: Sequence[tuple[Factors, float]]) -> DeltaLinear:
     """One layer for several updates: their factors side by side, every scale folded into b."""
-    a = np.concatenate([f.a.astype(np.float32) for f, _ in parts], axis=-2)
-    b = np.concatenate([f.b.astype(np.float32) * (f.scale * scale) for f, scale in parts], axis=-1)
     dtype = _compute_dtype(base)
-    return updated(base, mx.array(a).astype(dtype), mx.array(b).astype(dtype))
+    a = [mx.array(f.a).astype(mx.float32) for f, _ in parts]
+    b = [mx.array(f.b).astype(mx.float32) * (f.scale * scale) for f, scale in parts]
+    return updated(base, mx.concatenate(a, axis=-2).astype(dtype), mx.concatenate(b, axis=-1).astype(dtype))
 
 
 def _compute_dtype(base: nn.Module) -> mx.Dtype:

@@ -52,6 +52,10 @@ class Wardrobe:
         """Leave the model with the very layers of its base."""
         self.wear({})
 
+    def clear(self) -> None:
+        """Forget what is ready; what is worn stays on."""
+        self._ready.clear()
+
     def _layers(self, packs: Mapping[str, Pack], scales: Mapping[str, float]) -> dict[str, DeltaLinear]:
         outfit = tuple((pack.manifest.sha256, scales.get(name, 1.0)) for name, pack in packs.items())
         ready = self._ready.get(outfit)

@@ -5,12 +5,13 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from mlx_plastic.errors import BadPack, PackNotFound, PlasticError
+from mlx_plastic.errors import BadPack, BaseMismatch, PackNotFound, PlasticError
 from mlx_plastic.home import Home
 from mlx_plastic.packs.store import Store
 from test_format import some_factors, some_manifest
@@ -181,6 +182,192 @@ def test_a_state_that_cannot_be_read_is_an_error_not_the_bare_base(store: Store,
         store.active()
 
 
+# --- several worn together
+
+
+def test_packs_are_worn_together_and_come_off_together(store: Store) -> None:
+    add(store, "one", "two", "three")
+    store.activate("three")
+    assert store.activate("one", "two").name == "one+two"
+    assert store.active() == ("one", "two")
+    assert {e.name: e.status for e in store.entries()} == {
+        "one": "active",
+        "two": "active",
+        "three": "retired",
+    }
+    assert store.rollback().name == "three"
+    assert store.rollback("one+two").now == ("one", "two")
+    with pytest.raises(PlasticError, match="to wear"):
+        store.activate("one", "one")
+
+
+def test_packs_of_different_bases_are_not_worn_together(store: Store) -> None:
+    add(store, "one")
+    store.add(some_factors(), some_manifest(some_factors(), "other", base_fingerprint="cd" * 32))
+    with pytest.raises(BaseMismatch, match=r"different bases: one abab.*, other cdcd"):
+        store.activate("one", "other")
+    assert store.active() == ()
+
+
+# --- packs that come from elsewhere
+
+
+def test_a_pack_from_elsewhere_comes_in_byte_by_byte(store: Store, tmp_path: Path) -> None:
+    add(store, "one")
+    store.folder("one").rename(tmp_path / "given")
+    given = {p.name: p.read_bytes() for p in (tmp_path / "given").iterdir()}
+    assert store.take(tmp_path / "given").name == "one"
+    assert bytes_of(store, "one") == given
+    assert store.status("one") == "candidate"
+    assert not any(p.is_symlink() for p in store.folder("one").iterdir())
+    with pytest.raises(PlasticError, match="already"):
+        store.take(tmp_path / "given")
+
+
+def test_a_pack_from_elsewhere_may_get_another_name(store: Store) -> None:
+    add(store, "one")
+    store.record("one", {"nll": 1.5})
+    assert store.take(store.folder("one"), "two").name == "two"
+    one, two = store.read("one").manifest, store.read("two").manifest
+    assert (two.sha256, two.lineage, two.evals) == (one.sha256, one.lineage, {"nll": 1.5})
+    with pytest.raises(BadPack, match="no name"):
+        store.take(store.folder("one"), "../three")
+
+
+def test_a_hostile_pack_from_elsewhere_stays_there(store: Store, tmp_path: Path) -> None:
+    add(store, "one")
+    (store.folder("one") / "run.py").write_text("evil")
+    with pytest.raises(BadPack, match="does not belong"):
+        store.take(store.folder("one"), "two")
+    (tmp_path / "link").symlink_to(store.folder("one"))
+    with pytest.raises(BadPack, match="is a link"):
+        store.take(tmp_path / "link", "two")
+    assert store.names() == ["one"]
+
+
+# --- pins, and what may go
+
+
+def old(store: Store, *names: str, days: float = 100) -> None:
+    for name in names:
+        then = time.time() - days * 86_400
+        os.utime(store.folder(name), (then, then))
+
+
+def kept(store: Store, **options: float) -> dict[str, str]:
+    return {f.name: f.reason for f in store.plan_gc(**options) if f.keep}  # type: ignore[arg-type]
+
+
+def test_gc_keeps_what_is_worn_pinned_or_within_reach(store: Store) -> None:
+    add(store, "a", "b", "c", "d", "e", "f")
+    for name in "abcdef":
+        store.activate(name)
+    store.rollback("d")  # f and e were worn last, c and b lie behind d
+    store.pin("a")
+    old(store, *"abcdef")
+    assert kept(store, keep=0) == {"a": "pinned", "d": "worn now"}
+    assert kept(store, keep=1) == {
+        "a": "pinned",
+        "c": "within 1 rollbacks",
+        "d": "worn now",
+        "f": "among the last 1 worn",
+    }
+    assert set(kept(store, keep=2)) == set("abcdef")
+    store.unpin("a")
+    assert "a" not in kept(store, keep=1)  # control
+    gone = {f.name: f.reason for f in store.plan_gc(keep=1) if not f.keep}
+    assert gone == {"a": "worn longer ago", "b": "worn longer ago", "e": "worn longer ago"}
+
+
+def test_gc_leaves_what_was_never_worn_in_peace_for_a_month(store: Store) -> None:
+    add(store, "fresh", "stale", "bad", "worse")
+    for name in ("bad", "worse"):
+        store.quarantine(name, {"passed": False})
+    old(store, "stale", "worse", days=31)
+    assert kept(store) == {
+        "fresh": "candidate for 0 days, less than 30",
+        "bad": "quarantined for 0 days, less than 30",
+    }
+    assert kept(store, days=0) == {}
+    assert set(kept(store, days=40)) == {"fresh", "stale", "bad", "worse"}
+    sizes = {f.name: f.bytes for f in store.plan_gc()}
+    assert sizes["stale"] == sum(map(len, bytes_of(store, "stale").values()))
+
+
+def test_what_is_no_pack_of_ours_is_not_touched(store: Store, tmp_path: Path) -> None:
+    add(store, "one")
+    (store.home.packs / "My Backup").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (store.home.packs / "link").symlink_to(tmp_path / "elsewhere")
+    assert [f.name for f in store.plan_gc(days=0)] == ["one"]
+
+
+def test_what_was_removed_is_missed_clearly(store: Store) -> None:
+    add(store, "a", "b", "c", "d")
+    for name in "abcd":
+        store.activate(name)
+    before = [(c.name, c.at) for c in store.history()]
+    store.remove("b", "c")
+    assert store.names() == ["a", "d"]
+    assert [(c.name, c.at) for c in store.history()] == before  # the history stays
+    with pytest.raises(
+        PackNotFound, match="before d was worn c, which is no longer in the store, c removed"
+    ) as e:
+        store.rollback()
+    assert e.value.hint == "further back: plastic rollback a"
+    with pytest.raises(PackNotFound, match="pack 'c' was removed from the store on"):
+        store.rollback("c")
+    assert store.active() == ("d",)
+    assert store.rollback("a").name == "a"
+    assert store.rollback().name == "base"
+    with pytest.raises(PlasticError, match="there was a pack 'b', removed"):
+        add(store, "b")
+
+
+def test_the_worn_and_the_pinned_are_not_removed(store: Store) -> None:
+    add(store, "one", "two", "three")
+    store.activate("one")
+    store.pin("two")
+    for name, told in (("one", "is worn"), ("two", "is pinned"), ("four", "no pack 'four'")):
+        with pytest.raises(PlasticError, match=told):
+            store.remove("three", name)
+    assert store.names() == ["one", "three", "two"]  # all or nothing
+    store.unpin("two")
+    store.remove("two", "three")
+    assert store.names() == ["one"]
+    add(store, "two")  # it was never worn: its name is free
+
+
+def test_a_pinned_candidate_is_not_replaced(store: Store) -> None:
+    add(store, "one")
+    store.pin("one", "one")
+    assert [e.pinned for e in store.entries()] == [True]
+    with pytest.raises(PlasticError, match="already"):
+        add(store, "one", replace=True)
+
+
+def test_quarantine_goes_back_to_a_pack_that_is_still_there(store: Store) -> None:
+    add(store, "a", "b", "c")
+    for name in "abc":
+        store.activate(name)
+    store.remove("b")
+    store.quarantine("c", {"passed": False})
+    assert store.active() == ("a",)
+    store.read("a")
+
+
+def test_a_state_of_before_there_were_pins_is_read(store: Store) -> None:
+    add(store, "one")
+    store.activate("one")
+    value = json.loads(store.state_file.read_text())
+    assert value.pop("pins") == [] and value.pop("removed") == {}
+    store.state_file.write_text(json.dumps(value))
+    assert store.active() == ("one",)
+    store.pin("one")
+    assert store.active() == ("one",)
+    assert json.loads(store.state_file.read_text())["pins"] == ["one"]
+
+
 # --- crashes: killed, or refused by the disk, at every single write, sync and rename
 
 
@@ -195,6 +382,9 @@ STEPS: dict[str, Callable[[Store], object]] = {
     "rollback": lambda store: store.rollback(),
     "quarantine": lambda store: store.quarantine("one", {"passed": False}),
     "record": lambda store: store.record("one", {"x": 1}),
+    "pin": lambda store: store.pin("one"),
+    "take": lambda store: store.take(store.folder("one"), "taken"),
+    "remove": lambda store: store.remove("spare", "two"),
 }
 AFTER = {"activate": ("two",), "rollback": (), "quarantine": ()}
 
@@ -208,14 +398,17 @@ def prepare(store: Store) -> None:
 def check_whole(store: Store, step: str) -> None:
     """What must hold after any crash: old or new, every listed pack sound, and the same step works now."""
     assert store.active() in (("one",), AFTER.get(step, ("one",)))
-    for name in {"one", "two"}:
+    for name in store.names():
         store.read(name)
+    assert "one" in store.names() and ("two" in store.names() or step == "remove")
     assert all(not entry.fault for entry in store.entries())
-    if step not in ("rollback", "quarantine") or store.active() == ("one",):
-        if step == "add" and "new" in store.names():
-            assert store.read("new").manifest.name == "new"
-        else:
-            STEPS[step](store)
+    made = {"add": "new", "take": "taken"}.get(step)
+    if made in store.names():
+        assert store.read(str(made)).manifest.name == made
+    elif step == "remove":
+        store.remove(*{"spare", "two"} & set(store.names()))
+    elif step not in ("rollback", "quarantine") or store.active() == ("one",):
+        STEPS[step](store)
     assert store.active() == AFTER.get(step, ("one",))
     do_add(store) if "new" not in store.names() else None
     assert list(store.home.packs.glob(".*")) == []  # the next add has swept what the crash left
@@ -245,7 +438,10 @@ def count_calls(store: Store, step: str, monkeypatch: pytest.MonkeyPatch) -> int
 
 
 def fail_at(patch: pytest.MonkeyPatch, fatal: int, kill: bool = False) -> list[str]:
-    """Make the call number `fatal` among all syncs and renames fail, or kill the process."""
+    """Make the call number `fatal` among all syncs and renames fail, or kill the process.
+
+    Only killed at are deletions too: one that fails is done again by the next sweep.
+    """
     counter: list[str] = []
 
     def watched(name: str) -> Callable[..., object]:
@@ -261,7 +457,7 @@ def fail_at(patch: pytest.MonkeyPatch, fatal: int, kill: bool = False) -> list[s
 
         return call
 
-    for name in ("fsync", "replace"):
+    for name in ("fsync", "replace", "unlink", "rmdir") if kill else ("fsync", "replace"):
         patch.setattr(os, name, watched(name))
     return counter
 
@@ -283,8 +479,8 @@ for home in sys.argv[2:]:
 """
 
 
-def test_kill_9_at_any_sync_or_rename_leaves_the_old_or_the_new(tmp_path: Path) -> None:
-    homes = [tmp_path / f"{step}-{fatal}" for step in STEPS for fatal in (0, 1, 2, 3, 5)]
+def test_kill_9_at_any_sync_rename_or_deletion_leaves_the_old_or_the_new(tmp_path: Path) -> None:
+    homes = [tmp_path / f"{step}-{fatal}" for step in STEPS for fatal in (0, 1, 2, 3, 5, 7)]
     for home in homes:
         prepare(Store(Home(home)))
     command = [sys.executable, "-c", FORKS, str(Path(__file__).parent), *map(str, homes)]

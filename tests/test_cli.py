@@ -256,3 +256,13 @@ def test_progress_rewrites_one_line_on_a_terminal(monkeypatch: pytest.MonkeyPatc
         tick(2, 2)
     assert terminal.getvalue().count("\r") == 2
     assert terminal.getvalue().count("\n") == 1
+
+
+def test_progress_says_what_is_left_at_the_speed_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0.0, 3.0, 8.0])
+    monkeypatch.setattr(output.time, "monotonic", lambda: next(clock))
+    told: list[tuple[float, float, str]] = []
+    tick = output.with_eta(lambda *said: told.append(said))
+    for done in (0, 1, 4):
+        tick(done, 4, "x")
+    assert told == [(0, 4, "x"), (1, 4, "x, 9 s left"), (4, 4, "x")]

@@ -69,6 +69,17 @@ def progress(label: str) -> Iterator[Callable[..., None]]:
         line.close()
 
 
+def with_eta(tick: Callable[..., None]) -> Callable[..., None]:
+    """`tick` that also says how many seconds are left, if all goes on as fast as so far."""
+    began = time.monotonic()
+
+    def told(done: float, total: float, detail: str = "") -> None:
+        left = (total - done) * (time.monotonic() - began) / done if done else 0.0
+        tick(done, total, f"{detail}, {left:.0f} s left" if left else detail)
+
+    return told
+
+
 class _Line:
     def __init__(self, label: str, *, live: bool) -> None:
         self.label = label

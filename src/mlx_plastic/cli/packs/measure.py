@@ -9,7 +9,7 @@ import click
 
 from mlx_plastic.cli.main import pass_home
 from mlx_plastic.cli.options import base_option, open_base
-from mlx_plastic.cli.output import json_option, note, print_json, print_table, progress
+from mlx_plastic.cli.output import json_option, note, print_json, print_table, progress, with_eta
 
 if TYPE_CHECKING:
     from mlx_plastic.home import Home
@@ -82,7 +82,7 @@ def evaluate(
     loaded = open_base(home, base)
     samples = thinned(encoded(data, loaded, loss_mode or data.natural_mode), max_samples)
     with progress("eval") as tick:
-        found = measure(loaded, lambda: store.open(pack), samples, on_progress=tick)
+        found = measure(loaded, lambda: store.open(pack), samples, on_progress=with_eta(tick))
     if csv:
         append_csv(csv, [found.row])
         note(f"a row added to {csv}")
@@ -147,7 +147,7 @@ def eval_batch(
             batch_sizes=batch_size,
             length=sequence_length,
             thinking=thinking,
-            on_progress=tick,
+            on_progress=with_eta(tick),
         )
         rows = [row.as_dict() for row in measured]
     if csv:

@@ -7,7 +7,7 @@ import pytest
 
 from mlx_plastic.base import Base, load_base
 from mlx_plastic.errors import BadData
-from mlx_plastic.packs.data import VALID_SAMPLES, encoded, load_data, read_data
+from mlx_plastic.packs.data import VALID_SAMPLES, encoded, read_data, split_data
 from mlx_plastic.samples import Message, Sample, encode, to_jsonl
 from test_measure_packs import CHATS, write
 
@@ -143,16 +143,18 @@ def many(count: int) -> list[dict[str, str]]:
 
 def test_the_same_samples_are_held_out_every_time_and_never_trained_on(tiny: Base, tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", *many(60), *many(10))
-    one, two = (load_data(path, tiny, "all", valid_share=0.3) for _ in range(2))
+    one, two = (split_data(read_data(path), tiny, "all", valid_share=0.3) for _ in range(2))
     assert (one.train, one.valid) == (two.train, two.valid)
     assert 8 < len(one.valid) < 35 and len(one.train) + len(one.valid) == 70
     assert not {s.tokens for s in one.train} & {s.tokens for s in one.valid}  # also not the ones told twice
-    assert load_data(path, tiny, "all", valid_share=0.0).valid == ()
+    assert split_data(read_data(path), tiny, "all", valid_share=0.0).valid == ()
 
 
 def test_no_more_is_held_out_than_can_be_measured_often(tiny: Base, tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", *many(1000))
-    assert len(load_data(path, tiny, "all", valid_share=0.9).valid) < 1.3 * VALID_SAMPLES  # a hash decides
+    assert (
+        len(split_data(read_data(path), tiny, "all", valid_share=0.9).valid) < 1.3 * VALID_SAMPLES
+    )  # a hash decides
 
 
 def test_a_file_of_its_own_is_held_out_whole_and_what_is_in_both_is_told(tiny: Base, tmp_path: Path) -> None:
@@ -160,14 +162,14 @@ def test_a_file_of_its_own_is_held_out_whole_and_what_is_in_both_is_told(tiny: B
         write(tmp_path / "a.jsonl", *many(9)),
         write(tmp_path / "b.jsonl", *many(3), {"text": "Rex"}),
     )
-    data = load_data(train, tiny, "all", valid=valid)
+    data = split_data(read_data(train), tiny, "all", valid=valid)
     assert (len(data.train), len(data.valid)) == (9, 4)
     assert data.notes == (f"3 of 4 samples of {valid} are trained on too",)
 
 
 def test_what_is_passed_over_is_told(tiny: Base, tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", *({"text": "Nora", "tools": []} for _ in range(3)))
-    data = load_data(path, tiny, "all", valid_share=0.0)
+    data = split_data(read_data(path), tiny, "all", valid_share=0.0)
     assert data.notes[0] == f"{path}: passed over 'tools' in 3 lines"
     assert "no sample is held out" in data.notes[1]
 

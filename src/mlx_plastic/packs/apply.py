@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from mlx_plastic.errors import PlasticError
 from mlx_plastic.packs.attach import Proof
@@ -14,8 +14,7 @@ from mlx_plastic.packs.store import Change, Store
 
 if TYPE_CHECKING:
     from mlx_plastic.base import Base
-
-Profile = Literal["lite", "heavy"]
+    from mlx_plastic.packs.ranks import Profile
 
 
 @dataclass(frozen=True)

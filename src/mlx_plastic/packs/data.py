@@ -232,8 +232,8 @@ def _encoded(record: Record, base: Base, mode: LossMode) -> Encoded:
     return sample
 
 
-def load_data(
-    path: Path,
+def split_data(
+    file: DataFile,
     base: Base,
     mode: LossMode,
     *,
@@ -241,11 +241,10 @@ def load_data(
     valid_share: float = 0.1,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Data:
-    """The samples to learn and those held out: of the file `valid`, else a share of `path` by a hash.
+    """The samples to learn and those held out: the file `valid`, else a share of `file` by a hash.
 
     Raises BadData as `read_data` and `encoded`, and if nothing is left to learn.
     """
-    file = read_data(path)
     notes = [_passed_over(file)]
     samples = encoded(file, base, mode, on_progress=on_progress)
     if valid is not None:
@@ -258,7 +257,7 @@ def load_data(
         held_out = [sample for sample, out in zip(samples, aside, strict=True) if out]
         samples = [sample for sample, out in zip(samples, aside, strict=True) if not out]
     if not samples:
-        raise BadData(f"every sample of {path} is held out", hint="give more samples, or --valid FILE")
+        raise BadData(f"every sample of {file.path} is held out", hint="give more samples, or --valid FILE")
     if not held_out:
         notes.append("no sample is held out: the factors of the last step are kept, unmeasured")
     return Data(file.form, tuple(samples), tuple(held_out), tuple(filter(None, notes)))

@@ -160,17 +160,17 @@ def described(manifest: Manifest) -> dict[str, Any]:
     """The columns that say what a pack is. Ranks and alphas by role; a list where layers differ, in order."""
     return {
         "pack_name": manifest.name,
-        "layers": "+".join(_by_role(manifest.rank_map)),
-        "rank_map": _compact(_by_role(manifest.rank_map)),
+        "layers": "+".join(by_role(manifest.rank_map)),
+        "rank_map": _compact(by_role(manifest.rank_map)),
         "alpha": _alpha(manifest),
         "size_MB": round(manifest.sizes.tensor_bytes / 1e6, 4),
     }
 
 
-def _by_role(values: dict[str, Any]) -> dict[str, Any]:
+def by_role(values: dict[str, Any]) -> dict[str, Any]:
     """Role -> the value of its modules, or a list of them in the order of the layers if they differ."""
     roles: dict[str, list[Any]] = {}
-    for path in sorted(values, key=_natural):
+    for path in sorted(values, key=natural):
         roles.setdefault(role_of(path) or path, []).append(values[path])
     order = sorted(roles, key=lambda role: (ORDER.index(role) if role in ORDER else len(ORDER), role))
     return {role: roles[role][0] if len(set(roles[role])) == 1 else roles[role] for role in order}
@@ -178,12 +178,13 @@ def _by_role(values: dict[str, Any]) -> dict[str, Any]:
 
 def _alpha(manifest: Manifest) -> float | str:
     distinct = set(manifest.alpha_map.values())
-    return distinct.pop() if len(distinct) == 1 else _compact(_by_role(manifest.alpha_map))
+    return distinct.pop() if len(distinct) == 1 else _compact(by_role(manifest.alpha_map))
 
 
 def _compact(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"))
 
 
-def _natural(path: str) -> list[tuple[int, str]]:
+def natural(path: str) -> list[tuple[int, str]]:
+    """A key to sort module paths by: layer 2 before layer 10."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in path.split(".")]

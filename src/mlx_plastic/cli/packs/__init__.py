@@ -7,6 +7,11 @@ import click
 from mlx_plastic.cli.main import LazyGroup
 
 COMMANDS = {
+    "create": (
+        "mlx_plastic.cli.packs.create",
+        "create",
+        "Train a pack on a file of chats, prompts or texts, prove that it acts, and keep it.",
+    ),
     "list": ("mlx_plastic.cli.packs.show", "list_packs", "List every pack and whether it is worn."),
     "inspect": (
         "mlx_plastic.cli.packs.show",

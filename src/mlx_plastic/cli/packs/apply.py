@@ -12,7 +12,8 @@ from mlx_plastic.cli.output import json_option, note, print_json, print_table
 
 if TYPE_CHECKING:
     from mlx_plastic.home import Home
-    from mlx_plastic.packs.apply import Applied, Profile
+    from mlx_plastic.packs.apply import Applied
+    from mlx_plastic.packs.ranks import Profile
 
 
 @click.command("apply")

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import numpy as np
+
 from mlx_plastic.backend import mx, nn
 from mlx_plastic.errors import BadPack, BaseMismatch
 from mlx_plastic.lowrank.layers import (
@@ -21,6 +23,7 @@ from mlx_plastic.lowrank.layers import (
     wrap,
 )
 from mlx_plastic.packs.format import Factors, Pack
+from mlx_plastic.packs.tensors import Array
 
 log = logging.getLogger(__name__)
 
@@ -172,10 +175,16 @@ def _faults(name: str, pack: Pack, plain: Mapping[str, nn.Module]) -> Iterator[s
 
 def _combined(base: nn.Module, parts: Sequence[tuple[Factors, float]]) -> DeltaLinear:
     """One layer for several updates: their factors side by side, every scale folded into b."""
+    # in numpy: MLX would hand so many small tasks to another thread and wait for it
+    a = [f.a.astype(np.float32) for f, _ in parts]
+    b = [f.b.astype(np.float32) * (f.scale * scale) for f, scale in parts]
     dtype = _compute_dtype(base)
-    a = [mx.array(f.a).astype(mx.float32) for f, _ in parts]
-    b = [mx.array(f.b).astype(mx.float32) * (f.scale * scale) for f, scale in parts]
-    return updated(base, mx.concatenate(a, axis=-2).astype(dtype), mx.concatenate(b, axis=-1).astype(dtype))
+    both = mx.array(_joined(a, axis=-2)).astype(dtype), mx.array(_joined(b, axis=-1)).astype(dtype)
+    return updated(base, *both)
+
+
+def _joined(arrays: Sequence[Array], axis: int) -> Array:
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays, axis=axis)
 
 
 def _compute_dtype(base: nn.Module) -> mx.Dtype:

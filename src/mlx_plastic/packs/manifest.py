@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import functools
 import json
 import re
 import types
@@ -153,13 +154,18 @@ def _build(kind: Any, value: Any, where: str, faults: list[str]) -> Any:
 
 
 def _build_record(kind: Any, value: dict[str, Any], where: str, faults: list[str]) -> Any:
-    hints = get_type_hints(kind)
+    hints = _hints(kind)
     dot = f"{where}." if where else ""
     missing = [k for k in hints if k not in value and k not in OPTIONAL]
     faults += [f"manifest key {dot}{k} is missing" for k in missing]
     faults += [f"manifest key {dot}{k[:80]!a} is unknown" for k in value if k not in hints]
     made = {k: _build(hints[k], value[k], f"{dot}{k}", faults) for k in hints if k in value}
     return None if missing else kind(**made)
+
+
+@functools.cache
+def _hints(kind: Any) -> dict[str, Any]:
+    return get_type_hints(kind)
 
 
 def _range_faults(m: Manifest) -> list[str]:

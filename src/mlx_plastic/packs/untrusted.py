@@ -283,20 +283,19 @@ def _whole(text: str) -> int:
     return int(text)
 
 
-def _is_tame(value: Any, what: str, faults: list[str]) -> bool:
+def _is_tame(value: dict[str, Any], what: str, faults: list[str]) -> bool:
     """Whether a parsed value is shallow enough to walk, and all its text fit to be shown."""
-    level = [value]
+    level: list[Any] = [value]
     for _ in range(MAX_DEPTH):
         inner: list[Any] = []
         for found in level:
-            if isinstance(found, str) and _UNFIT.search(found):
-                faults.append(f"{what} has text with control characters: {found[:80]!a}")
+            parts = [*found, *found.values()] if isinstance(found, dict) else found
+            text = " ".join([part for part in parts if isinstance(part, str)])
+            if unfit := _UNFIT.search(text):
+                shown = text[max(0, unfit.start() - 40) :][:80]
+                faults.append(f"{what} has text with control characters: {shown!a}")
                 return False
-            if isinstance(found, dict):
-                inner.extend(found)
-                inner.extend(found.values())
-            elif isinstance(found, list):
-                inner.extend(found)
+            inner += [part for part in parts if isinstance(part, dict | list)]
         if not inner:
             return True
         level = inner

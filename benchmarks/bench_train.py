@@ -256,6 +256,8 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         seed=options.seed,
     )
     per_epoch = len(plan([len(s.tokens) for s in samples], options.batch_tokens, seed=0, epochs=1, steps=0))
+    if per_epoch < 3:
+        sys.exit(f"{len(samples)} samples make {per_epoch} steps an epoch; at least 3 are needed: --samples")
     supervised = sum(s.supervised for s in samples) / sum(len(s.tokens) for s in samples)
     found: dict[str, Any] = {
         "parameters_m": 18.9,
@@ -294,7 +296,7 @@ def quantized(path: Path, folder: Path, samples: list[Encoded], config: TrainCon
     model.set_dtype(mx.bfloat16)
     model, settings = quantize_model(model, settings, 64, 4)
     save(folder, str(path), model, load_tokenizer(path), settings)
-    few = dataclasses.replace(config, steps=4)
+    few = dataclasses.replace(config, steps=4, batch_tokens=256)  # stock MLX takes 10 s a step and more
     widened = load_base(str(folder))
     ranks = dict.fromkeys(targets(widened.model), config.rank)
     mine = ours(widened, samples, dataclasses.replace(few, steps=20), ranks)

@@ -1,7 +1,7 @@
 """Losses of a frozen head over a large vocabulary, a piece of the positions at a time.
 
-The gradient is computed with the loss, piece by piece, so that the logits of all positions never lie in memory
-together: what is kept from the forward pass is one gradient as large as the hidden states.
+The gradient is computed with the loss, piece by piece, so that the logits of all positions never lie in
+memory together: what is kept from the forward pass is one gradient as large as the hidden states.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import pytest
 from mlx_plastic.errors import BadPack, PlasticError
 from mlx_plastic.home import Home
 from mlx_plastic.packs import Store
-from mlx_plastic.packs.audit import audit
+from mlx_plastic.packs.audit import Demand, audit
 from mlx_plastic.packs.format import read_pack
 from mlx_plastic.packs.sign import is_genuine, make_key, public_file, read_public
 from test_store import add
@@ -30,6 +30,10 @@ def store(home: Home) -> Store:
     return store
 
 
+def trusting(*files: Path) -> Demand:
+    return Demand(frozenset(map(read_public, files)))
+
+
 def change(folder: Path, file: str, /, **changes: object) -> None:
     value = json.loads((folder / file).read_text()) | changes
     (folder / file).write_text(json.dumps(value))
@@ -37,11 +41,11 @@ def change(folder: Path, file: str, /, **changes: object) -> None:
 
 def test_a_signature_is_genuine_for_this_pack_and_this_key(store: Store, key: Path, tmp_path: Path) -> None:
     store.sign("cooking", key)
-    found = audit(store, "cooking", trusted={read_public(public_file(key))})
+    found = audit(store, "cooking", demand=trusting(public_file(key)))
     assert found.sound and found.signature == "genuine"
     assert found.signer == read_public(public_file(key))
     make_key(tmp_path / "other")
-    stranger = audit(store, "cooking", trusted={read_public(public_file(tmp_path / "other"))})
+    stranger = audit(store, "cooking", demand=trusting(public_file(tmp_path / "other")))
     assert "not trusted" in stranger.faults[0]  # control: another key's owner is another person
 
 
@@ -74,20 +78,20 @@ def test_other_tensors_under_a_signed_manifest_are_refused(store: Store, key: Pa
 def test_eval_results_leave_the_signature_true(store: Store, key: Path) -> None:
     store.sign("cooking", key)
     store.record("cooking", {"ppl_delta_pct": 0.5})
-    assert audit(store, "cooking", require_signature=True).sound
+    assert audit(store, "cooking", demand=Demand(required=True)).sound
 
 
 def test_another_local_name_leaves_the_signature_true_and_tells_the_first(store: Store, key: Path) -> None:
     store.sign("cooking", key)
     store.take(store.folder("cooking"), "baking")
-    found = audit(store, "baking", require_signature=True)
+    found = audit(store, "baking", demand=Demand(required=True))
     assert found.sound and found.signed_name == "cooking"
 
 
 def test_an_unsigned_pack_is_sound_unless_a_signature_is_demanded(store: Store, key: Path) -> None:
     assert audit(store, "cooking").sound
-    for demanded in ({"require_signature": True}, {"trusted": {"ab" * 32}}):
-        assert audit(store, "cooking", **demanded).faults == ("it is not signed",)  # type: ignore[arg-type]
+    for demand in (Demand(required=True), trusting(public_file(key))):
+        assert audit(store, "cooking", demand=demand).faults == ("it is not signed",)
 
 
 def test_a_folder_elsewhere_is_signed_and_stays_a_pack(store: Store, key: Path, tmp_path: Path) -> None:
@@ -174,10 +178,10 @@ def test_without_the_package_packs_are_read_and_only_signing_is_refused(store: S
     code = (
         "import sys; sys.modules['cryptography'] = None\n"
         "from pathlib import Path; from mlx_plastic.home import Home; from mlx_plastic.packs import Store\n"
-        "from mlx_plastic.packs.audit import audit\n"
+        "from mlx_plastic.packs.audit import Demand, audit\n"
         "store = Store(Home(Path(sys.argv[1])))\n"
         "found = audit(store, 'cooking'); print(found.sound, found.signature)\n"
-        "try: audit(store, 'cooking', require_signature=True)\n"
+        "try: audit(store, 'cooking', demand=Demand(required=True))\n"
         "except Exception as error: print(error.hint)\n"
     )
     done = subprocess.check_output([sys.executable, "-c", code, str(store.home.root)], text=True)

@@ -273,7 +273,7 @@ def test_gc_keeps_what_is_worn_pinned_or_within_reach(store: Store) -> None:
         "f": "among the last 1 worn",
     }
     assert set(kept(store, keep=2)) == set("abcdef")
-    store.unpin("a")
+    store.pin("a", pinned=False)
     assert "a" not in kept(store, keep=1)  # control
     gone = {f.name: f.reason for f in store.plan_gc(keep=1) if not f.keep}
     assert gone == {"a": "worn longer ago", "b": "worn longer ago", "e": "worn longer ago"}
@@ -332,7 +332,7 @@ def test_the_worn_and_the_pinned_are_not_removed(store: Store) -> None:
         with pytest.raises(PlasticError, match=told):
             store.remove("three", name)
     assert store.names() == ["one", "three", "two"]  # all or nothing
-    store.unpin("two")
+    store.pin("two", pinned=False)
     store.remove("two", "three")
     assert store.names() == ["one"]
     add(store, "two")  # it was never worn: its name is free

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
@@ -30,47 +29,76 @@ class Finding:
         return not self.faults
 
 
-def audit(
-    store: Store,
-    ref: str,
-    *,
-    fingerprint: str | None = None,
-    trusted: Collection[str] | None = None,
-    require_signature: bool = False,
-) -> Finding:
-    """Read a pack of the store, or in a folder, to its last byte.
+@dataclass(frozen=True)
+class Demand:
+    """Whose signature a pack must have: by one of these public keys (hex), or (required) by anybody."""
 
-    fingerprint: the base that it must be for. trusted: public keys in hex, one of which must have signed
-    it. require_signature: any genuine one will do. Raises PlasticError if signatures cannot be checked and
-    one is demanded.
+    trusted: frozenset[str] | None = None
+    required: bool = False
+
+    @property
+    def any(self) -> bool:
+        return self.required or self.trusted is not None
+
+
+def audit(store: Store, ref: str, *, fingerprint: str | None = None, demand: Demand | None = None) -> Finding:
+    """Read a pack of the store, or in a folder, to its last byte, and judge it.
+
+    Raises PlasticError if a signature is demanded and the package that checks it is missing.
     """
     try:
         pack = store.open(ref)
     except (BadPack, PackNotFound) as error:
         return Finding(ref, _told(error.message))
-    demanded = require_signature or trusted is not None
-    vouched = _vouched(pack, demanded=demanded)
+    return judge(pack, ref, fingerprint=fingerprint, demand=demand)
+
+
+def judge(pack: Pack, ref: str, *, fingerprint: str | None = None, demand: Demand | None = None) -> Finding:
+    """What is to be said of a pack whose files are sound. fingerprint: the base that it must be for."""
+    demand = demand or Demand()
+    manifest, signed = pack.manifest, pack.signature
+    vouched = _vouched(pack, demand)
     faults = []
-    if fingerprint is not None and pack.manifest.base_fingerprint != fingerprint:
-        found = pack.manifest.base_fingerprint
-        faults.append(f"it is for base {found[:12]} ({pack.manifest.base_id}), not {fingerprint[:12]}")
+    if fingerprint is not None and manifest.base_fingerprint != fingerprint:
+        found = manifest.base_fingerprint
+        faults.append(f"it is for base {found[:12]} ({manifest.base_id}), not {fingerprint[:12]}")
     if vouched == "forged":
-        faults.append("its signature is not of this pack: it or the pack was changed")
-    if vouched == "none" and demanded:
+        faults.append("its signature is not of this pack: one of the two was changed")
+    if vouched == "none" and demand.any:
         faults.append("it is not signed")
-    signer = pack.signature.public_key if pack.signature else ""
-    if vouched == "genuine" and trusted is not None and signer not in trusted:
-        faults.append(f"it is signed by {signer}, who is not trusted")
-    signed_name = pack.signature.name if pack.signature else ""
+    if (
+        vouched == "genuine"
+        and signed
+        and demand.trusted is not None
+        and signed.public_key not in demand.trusted
+    ):
+        faults.append(f"it is signed by {signed.public_key}, which is not trusted")
+    if signed is None:
+        return Finding(ref, tuple(faults), base_fingerprint=manifest.base_fingerprint)
     return Finding(
-        ref, tuple(faults), vouched, signer, signed_name, base_fingerprint=pack.manifest.base_fingerprint
+        ref,
+        tuple(faults),
+        vouched,
+        signed.public_key,
+        signed.name,
+        base_fingerprint=manifest.base_fingerprint,
     )
 
 
-def _vouched(pack: Pack, *, demanded: bool) -> Vouched:
+def check(pack: Pack, demand: Demand) -> None:
+    """Raises BadPack for a forged signature, or if `demand` is not met."""
+    found = judge(pack, pack.manifest.name, demand=demand)
+    if found.faults:
+        raise BadPack(
+            f"pack {found.name!r} is not taken: {'; '.join(found.faults)}",
+            hint="ask its author for a signed pack and for the public key, by another way",
+        )
+
+
+def _vouched(pack: Pack, demand: Demand) -> Vouched:
     if pack.signature is None:
         return "none"
-    if not demanded and not can_check():
+    if not demand.any and not can_check():
         return "unchecked"
     return "genuine" if is_genuine(pack.manifest, pack.signature) else "forged"
 

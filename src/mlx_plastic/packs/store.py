@@ -158,17 +158,29 @@ class Store:
         _tell(manifest, len(factors))
         return folder
 
-    def take(self, folder: Path, name: str | None = None) -> Manifest:
+    def take(
+        self,
+        folder: Path,
+        name: str | None = None,
+        *,
+        check: Callable[[Pack], None] | None = None,
+        dry_run: bool = False,
+    ) -> Manifest:
         """Copy a pack that lies elsewhere into the store, as a candidate: the very bytes that were verified.
 
-        name: another than its own; the manifest is written anew then, and nothing else. Raises BadPack, or
-        PlasticError if the name is taken.
+        name: another than its own; the manifest is written anew then, and nothing else. check: raises if the
+        pack is not to be taken. Raises BadPack, or PlasticError if the name is taken.
         """
         pack, files = read_files(folder)
+        if check is not None:
+            check(pack)
         manifest, given = pack.manifest, files.named
         if name is not None and name != manifest.name:
             manifest = dataclasses.replace(manifest, name=check_name(name))
             given[MANIFEST] = manifest_bytes(manifest)
+        if dry_run:
+            self.require_free(manifest.name)
+            return manifest
         with self._room(manifest.name) as place:
             write_files(place, given)
         _tell(manifest, len(pack.factors))
@@ -215,7 +227,7 @@ class Store:
             put_file(folder, MANIFEST, manifest_bytes(manifest))
         return manifest
 
-    def sign(self, ref: str, key_file: Path) -> Signature:
+    def sign(self, ref: str, key_file: Path, *, dry_run: bool = False) -> Signature:
         """Sign a pack of the store or one in a folder elsewhere, after verifying it; an older signature goes.
 
         Raises PackNotFound, BadPack, or PlasticError for a key of no use.
@@ -223,25 +235,25 @@ class Store:
         with self._locked():
             signature = sign(self.open(ref).manifest, key_file)
             folder = Path(ref).expanduser() if os.sep in ref else self.folder(ref)
-            put_file(folder, SIGNATURE, signature_bytes(signature))
+            if not dry_run:
+                put_file(folder, SIGNATURE, signature_bytes(signature))
         log.info("pack %s signed by %s", signature.name, signature.public_key[:16])
         return signature
 
-    def pin(self, *names: str) -> None:
-        """Never let `gc` remove these packs."""
-        self._pin(lambda pins: (*pins, *(n for n in dict.fromkeys(names) if n not in pins)), names)
+    def plan_pins(self, *names: str, pinned: bool) -> tuple[str, ...]:
+        """Every pin there will be once these packs are pinned, or no longer. Raises PackNotFound."""
+        for name in names:
+            self._require(name)
+        others = tuple(n for n in self._state().pins if n not in names)
+        return (*others, *dict.fromkeys(names)) if pinned else others
 
-    def unpin(self, *names: str) -> None:
-        """Let `gc` judge these packs again."""
-        self._pin(lambda pins: tuple(n for n in pins if n not in names), names)
-
-    def _pin(self, change: Callable[[tuple[str, ...]], tuple[str, ...]], names: Sequence[str]) -> None:
+    def pin(self, *names: str, pinned: bool = True) -> tuple[str, ...]:
+        """Never let `gc` remove these packs, or (pinned false) let it judge them again; returns every pin."""
         with self._locked():
-            for name in names:
-                self._require(name)
-            state = self._state()
-            if change(state.pins) != state.pins:
-                self._write(dataclasses.replace(state, pins=change(state.pins)))
+            state, pins = self._state(), self.plan_pins(*names, pinned=pinned)
+            if set(pins) != set(state.pins):
+                self._write(dataclasses.replace(state, pins=pins))
+        return pins
 
     def plan_gc(self, *, keep: int = KEEP, days: float = DAYS) -> list[Fate]:
         """What `gc` would keep and remove, and why. days: how old a pack must be that was never worn.
@@ -254,8 +266,22 @@ class Store:
                 continue  # not ours
             folder = self.folder(name)
             ages[name] = max(0.0, (time.time() - folder.stat().st_mtime) / 86_400)
-            sizes[name] = sum(file.lstat().st_size for file in folder.iterdir())
+            sizes[name] = _size(folder)
         return fates(state, ages, sizes, keep=keep, days=days)
+
+    def plan_remove(self, *names: str) -> list[Fate]:
+        """What `remove` would do. Raises PackNotFound or PlasticError if it would."""
+        state = self._state()
+        self._removable(names, state)
+        return [Fate(n, False, state.status(n), _size(self.folder(n))) for n in dict.fromkeys(names)]
+
+    def _removable(self, names: Sequence[str], state: State) -> None:
+        for name in names:
+            self._require(name)
+            if name in state.worn:
+                raise PlasticError(f"pack {name!r} is worn", hint="wear another first: plastic rollback")
+            if name in state.pins:
+                raise PlasticError(f"pack {name!r} is pinned", hint=f"first: plastic packs unpin {name}")
 
     def remove(self, *names: str) -> None:
         """Delete packs that are neither worn nor pinned. What was worn when stays in the history.
@@ -266,13 +292,7 @@ class Store:
         with self._locked():
             self._sweep()
             state = self._state()
-            for name in names:
-                self._require(name)
-                if name in state.worn or name in state.pins:
-                    why, how = (
-                        ("worn", "rollback") if name in state.worn else ("pinned", f"packs unpin {name}")
-                    )
-                    raise PlasticError(f"pack {name!r} is {why}", hint=f"first: plastic {how}")
+            self._removable(names, state)
             aside = [self._set_aside(name, sweep=False) for name in dict.fromkeys(names)]
             sync_folder(self.home.packs)
             gone = {name: now() for name in names if name in state.digests}
@@ -438,6 +458,10 @@ def _delete(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
+
+
+def _size(folder: Path) -> int:
+    return sum(file.lstat().st_size for file in folder.iterdir())
 
 
 def _tell(manifest: Manifest, modules: int) -> None:

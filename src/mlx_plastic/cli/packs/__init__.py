@@ -18,6 +18,11 @@ COMMANDS = {
         "inspect",
         "Show what a pack is: its base, ranks, data, lineage and eval results; its files are verified.",
     ),
+    "verify": (
+        "mlx_plastic.cli.packs.sign",
+        "verify",
+        "Read packs to their last byte: files, hashes, numbers, signatures, and with --base the base's too.",
+    ),
     "activate": (
         "mlx_plastic.cli.packs.wear",
         "activate",
@@ -62,6 +67,33 @@ COMMANDS = {
         "mlx_plastic.cli.packs.convert",
         "fuse",
         "Fuse a pack into a dequantized copy of its base, and measure what that changed.",
+    ),
+    "add": (
+        "mlx_plastic.cli.packs.keep",
+        "add",
+        "Copy a pack from elsewhere into the store, after every check; it is a candidate there.",
+    ),
+    "pin": ("mlx_plastic.cli.packs.wear", "pin", "Keep packs for good: `packs gc` never removes them."),
+    "unpin": ("mlx_plastic.cli.packs.wear", "unpin", "Let `packs gc` judge pinned packs again."),
+    "gc": (
+        "mlx_plastic.cli.packs.keep",
+        "gc",
+        "Remove packs that nobody would go back to: not worn, not pinned, not among the last N.",
+    ),
+    "remove": (
+        "mlx_plastic.cli.packs.keep",
+        "remove",
+        "Delete packs for ever; one that is worn or pinned is refused.",
+    ),
+    "keygen": (
+        "mlx_plastic.cli.packs.sign",
+        "keygen",
+        "Make a key to sign packs with: the private one in FILE, the public one in FILE.pub.",
+    ),
+    "sign": (
+        "mlx_plastic.cli.packs.sign",
+        "sign",
+        "Vouch for a pack with your key: the signature lies beside its tensors, in signature.json.",
     ),
     "rollback": ("mlx_plastic.cli.rollback", "rollback", "Go back to the pack worn before, or to TAG."),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,6 +14,8 @@ from mlx_plastic.cli.output import json_option, print_json, print_table
 if TYPE_CHECKING:
     from mlx_plastic.home import Home
     from mlx_plastic.packs import Entry, Manifest
+    from mlx_plastic.packs.audit import Finding
+    from mlx_plastic.packs.spectra import Spectrum
 
 
 @click.command("list")
@@ -27,13 +30,25 @@ def list_packs(home: Home, as_json: bool) -> None:
     from mlx_plastic.packs.store import worn_name
 
     store = Store(home)
-    entries = store.entries()
+    found = [_summary(entry) for entry in store.entries()]
     if as_json:
-        print_json({"active": list(store.active()), "packs": [_summary(entry) for entry in entries]})
+        print_json({"active": list(store.active()), "packs": found})
         return
-    rows = [list(_summary(entry).values()) for entry in entries]
-    if rows:
-        print_table(["NAME", "STATUS", "BASE", "RANK", "MB", "LEARNED FROM", "CREATED", "FAULT"], rows)
+    columns = {
+        "name": "NAME",
+        "status": "STATUS",
+        "base": "BASE",
+        "rank": "RANK",
+        "storage": "STORAGE",
+        "megabytes": "MB",
+        "parents": "PARENTS",
+        "samples": "LEARNED FROM",
+        "created": "CREATED",
+        "fault": "FAULT",
+    }
+    if found:
+        marks = [{**one, "status": _marked(one)} for one in found]
+        print_table(list(columns.values()), [[one[key] for key in columns] for one in marks])
     click.echo(f"worn: {worn_name(store.active())}")
 
 
@@ -42,58 +57,126 @@ def _summary(entry: Entry) -> dict[str, Any]:
     return {
         "name": entry.name,
         "status": entry.status,
+        "pinned": entry.pinned,
+        "signed": entry.signed,
         "base": m and m.base_id,
-        "rank": m and _ranks(m),
+        "rank": m and _range(m.rank_map.values()),
+        "storage": m and m.storage,
         "megabytes": m and round(m.sizes.tensor_bytes / 1e6, 2),
+        "parents": m and len(m.parents),
         "samples": m and m.data.samples,
         "created": m and m.created,
         "fault": entry.fault.split("\n")[-1].removeprefix("  - "),
     }
 
 
-def _ranks(m: Manifest) -> str:
-    found = sorted(set(m.rank_map.values()))
-    return str(found[0]) if len(found) == 1 else f"{found[0]}-{found[-1]}"
+def _marked(one: dict[str, Any]) -> str:
+    return ", ".join([one["status"], *(mark for mark in ("pinned", "signed") if one[mark])])
+
+
+def _range(values: Any) -> str:
+    found = sorted(set(values))
+    return f"{found[0]:g}" if len(found) == 1 else f"{found[0]:g}-{found[-1]:g}"
 
 
 @click.command()
-@click.argument("name")
+@click.argument("ref", metavar="PACK")
+@click.option("--modules", is_flag=True, help="Show the update of every module, not their means by role.")
 @json_option
 @pass_home
-def inspect(home: Home, name: str, as_json: bool) -> None:
+def inspect(home: Home, ref: str, modules: bool, as_json: bool) -> None:
     """Show what a pack is: its base, ranks, data, lineage and eval results; its files are verified.
+
+    PACK is a name, or a folder elsewhere with a slash in it. The spectrum is that of the updates: the
+    singular values of (alpha / rank) B A, as shares of the largest.
 
     Example: plastic packs inspect 2026-11-19
     """
     from mlx_plastic.packs import Store
+    from mlx_plastic.packs.audit import judge
+    from mlx_plastic.packs.format import manifest_value
+    from mlx_plastic.packs.spectra import by_role, spectra
 
     store = Store(home)
-    manifest = store.read(name).manifest
-    verdict = store.verdict(name)
+    pack = store.open(ref)
+    finding, found = judge(pack, ref), spectra(pack)
+    entry = next((e for e in store.entries() if e.name == ref), None)
     if as_json:
         print_json(
-            {"status": store.status(name), "verdict": verdict, "manifest": dataclasses.asdict(manifest)}
+            {
+                "status": entry and entry.status,
+                "pinned": bool(entry and entry.pinned),
+                "verdict": entry and entry.verdict,
+                "signature": _signature(finding),
+                "manifest": manifest_value(pack.manifest),
+                "modules": [dataclasses.asdict(one) for one in found],
+                "roles": [dataclasses.asdict(one) for one in by_role(found)],
+            }
         )
         return
-    data, run = manifest.data, manifest.run
-    print_table(
-        ["PACK", name],
-        [
-            ("status", store.status(name)),
-            ("base", f"{manifest.base_id} {manifest.base_fingerprint[:12]}"),
-            ("created", manifest.created),
-            ("modules", len(manifest.rank_map)),
-            ("rank", _ranks(manifest)),
-            ("alpha", ", ".join(f"{alpha:g}" for alpha in sorted(set(manifest.alpha_map.values())))),
-            ("size", f"{manifest.sizes.tensor_bytes / 1e6:.2f} MB, {manifest.sizes.parameters} parameters"),
-            ("data", f"{data.samples} samples, {data.supervised_tokens} of {data.tokens} tokens learned"),
-            ("training", f"{run.steps} steps in {run.seconds:.1f} s, {run.tokens_per_s:.0f} tokens/s"),
-            ("peak memory", f"{run.peak_memory_mb:.0f} MB"),
-            ("lineage", f"{len(manifest.lineage)} turns"),
-            ("parents", ", ".join(manifest.parents) or "none"),
-            ("sha256", manifest.sha256),
-            *((f"setting {key}", value) for key, value in manifest.training.items()),
-            *((f"eval {key}", value) for key, value in manifest.evals.items()),
-            *((f"verdict {key}", value) for key, value in (verdict or {}).items()),
-        ],
-    )
+    print_table(["PACK", pack.manifest.name], _rows(pack.manifest, entry, finding))
+    click.echo()
+    _show_spectra(found if modules else by_role(found), "MODULE" if modules else "ROLE")
+
+
+def _rows(m: Manifest, entry: Entry | None, finding: Finding) -> list[tuple[str, object]]:
+    data, run, verdict = m.data, m.run, (entry and entry.verdict) or {}
+    status = f"{entry.status}{', pinned' if entry.pinned else ''}" if entry else "not in the store"
+    groups = f", groups of {m.group_size}" if m.group_size else ""
+    return [
+        ("status", status),
+        ("base", f"{m.base_id} {m.base_fingerprint[:12]}"),
+        ("created", m.created),
+        ("modules", len(m.rank_map)),
+        ("rank", _range(m.rank_map.values())),
+        ("alpha", ", ".join(f"{alpha:g}" for alpha in sorted(set(m.alpha_map.values())))),
+        (
+            "size",
+            f"{m.sizes.tensor_bytes / 1e6:.2f} MB, {m.sizes.parameters} parameters, {m.storage}{groups}",
+        ),
+        ("data", f"{data.samples} samples, {data.supervised_tokens} of {data.tokens} tokens learned"),
+        ("training", f"{run.steps} steps in {run.seconds:.1f} s, {run.tokens_per_s:.0f} tokens/s"),
+        ("peak memory", f"{run.peak_memory_mb:.0f} MB"),
+        ("lineage", f"{len(m.lineage)} turns"),
+        ("parents", ", ".join(m.parents) or "none"),
+        ("sha256", f"{m.sha256}, verified"),
+        ("signature", _told_signature(finding)),
+        *((f"setting {key}", value) for key, value in m.training.items()),
+        *((f"eval {key}", value) for key, value in m.evals.items()),
+        *((f"verdict {key}", value) for key, value in verdict.items()),
+    ]
+
+
+def _signature(finding: Finding) -> dict[str, str] | None:
+    if finding.signature == "none":
+        return None
+    return {"state": finding.signature, "public_key": finding.signer, "name": finding.signed_name}
+
+
+def _told_signature(finding: Finding) -> str:
+    if finding.signature == "none":
+        return "none"
+    return f"{finding.signature}, by {finding.signer}, as {finding.signed_name}"
+
+
+def _show_spectra(found: Sequence[Spectrum], what: str) -> None:
+    rows = [
+        (
+            one.module,
+            one.modules,
+            _range(one.ranks),
+            _range(one.alphas),
+            one.norm,
+            one.singular_values[0],
+            _shares(one.singular_values),
+        )
+        for one in found
+    ]
+    print_table([what, "MODULES", "RANK", "ALPHA", "NORM", "LARGEST", "SPECTRUM"], rows)
+
+
+def _shares(values: Sequence[float], most: int = 8) -> str:
+    """The singular values as shares of the first: "1 .62 .3"; of many the first seven and the last."""
+    first = values[0] or 1.0
+    shown = [f"{value / first:.2f}".removeprefix("0") for value in values]
+    return " ".join(shown if len(shown) <= most else [*shown[: most - 1], "...", shown[-1]])

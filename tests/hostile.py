@@ -340,6 +340,11 @@ MANIFESTS: dict[str, tuple[Tamper, str]] = {
     "a chat template": (with_json(chat_template="{{ 'a' * 10**9 }}"), "'chat_template' is unknown"),
     "a text that turns around": (with_json(base_id="nano\u202egpj.exe"), "control characters"),
     "a text that commands the terminal": (with_json(training={"\x1b]0;evil\x07": 1}), "control characters"),
+    "a text of several lines": (
+        with_json(base_id="nano\nsignature  genuine"),
+        "base_id has a text of several",
+    ),
+    "a name without end": (with_json(parents=["a" * 5000]), "parents has a text"),
     "half a character": (with_text('{"base_id": "\\ud800"}'), "control characters"),
     "the format of tomorrow": (with_json(format_version=2), "newer than 1"),
     "format 0": (with_json(format_version=0), "format_version is 0"),

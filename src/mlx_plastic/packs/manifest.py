@@ -19,6 +19,7 @@ MANIFEST = "manifest.json"
 MAX_MANIFEST_BYTES = 4 << 20
 
 MAX_GROUP_SIZE = 4096
+MAX_TEXT = 4096  # characters of a name of something
 
 _PACK_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _HEX64 = re.compile(r"[0-9a-f]{64}")
@@ -178,6 +179,9 @@ def _range_faults(m: Manifest) -> list[str]:
     for key, digest in (("sha256", m.sha256), ("base_fingerprint", m.base_fingerprint)):
         if not _HEX64.fullmatch(digest):
             faults.append(f"{key} is not 64 hexadecimal digits")
+    for key, texts in (("base_id", (m.base_id,)), ("parents", m.parents), ("lineage", m.lineage)):
+        if any(len(text) > MAX_TEXT or "\n" in text or "\t" in text for text in texts):
+            faults.append(f"{key} has a text of several lines, or of more than {MAX_TEXT} characters")
     counts = {**dataclasses.asdict(m.data), **dataclasses.asdict(m.run), **dataclasses.asdict(m.sizes)}
     faults += [f"{k} is negative" for k, v in counts.items() if isinstance(v, int | float) and v < 0]
     if not _is_readable(m):

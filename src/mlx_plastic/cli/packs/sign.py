@@ -126,7 +126,7 @@ def _show(found: Sequence[Finding]) -> None:
         for one in found
     ]
     if rows:
-        print_table(["PACK", "FILES", "SIGNATURE", "FAULTS"], rows)
+        print_table(["PACK", "VERDICT", "SIGNATURE", "FAULTS"], rows)
     bad = sum(not one.sound for one in found)
     click.echo(f"{len(found)} packs read, {bad} not sound")
 

@@ -172,6 +172,26 @@ def test_eval_results_are_added_and_the_tensors_stay(store: Store) -> None:
     assert bytes_of(store, "one")["pack.safetensors"] == tensors
 
 
+def test_eval_results_that_no_manifest_can_hold_are_refused_and_the_pack_stays(store: Store) -> None:
+    add(store, "one")
+    store.record("one", {"said": "\u200f\u05e9\u05dc\u05d5\u05dd"})  # control: text of any script is welcome
+    before = bytes_of(store, "one")
+    deep: list[object] = []
+    for _ in range(40):
+        deep = [deep]
+    for evals in ({"x": deep}, {"x": float("nan")}, {"x": "\x1b[2J"}, {"x": "y" * (5 << 20)}):
+        with pytest.raises(ValueError, match=r"deep|JSON|control|bytes"):
+            store.record("one", evals)
+    assert bytes_of(store, "one") == before
+
+
+def test_a_pin_that_outlived_its_pack_can_be_taken_off(store: Store, tmp_path: Path) -> None:
+    add(store, "one")
+    store.pin("one")
+    store.folder("one").rename(tmp_path / "gone")
+    assert store.pin("one", pinned=False) == ()
+
+
 @pytest.mark.parametrize(
     "text", ["{", "[]", '{"format_version": 9}', '{"format_version": 1, "trail": [["../x"]]}']
 )

@@ -40,7 +40,7 @@ def _cell(value: object) -> str:
     if value is None:
         return "-"
     text = f"{value:.4g}" if isinstance(value, float) else str(value)
-    return text.replace("\n", " ").replace("\t", " ")  # one value may not look like several rows
+    return printable(" ".join(text.split("\n")).replace("\t", " "))  # a value may not look like several rows
 
 
 def _is_number(text: str) -> bool:
@@ -70,13 +70,13 @@ def progress(label: str) -> Iterator[Callable[..., None]]:
         line.close()
 
 
-def with_eta(tick: Callable[..., None]) -> Callable[..., None]:
+def with_eta(tick: Callable[..., None], what: str = "left") -> Callable[..., None]:
     """`tick` that also says how many seconds are left, if all goes on as fast as so far."""
     began = time.monotonic()
 
     def told(done: float, total: float, detail: str = "") -> None:
         left = (total - done) * (time.monotonic() - began) / done if done else 0.0
-        tick(done, total, f"{detail}, {left:.0f} s left" if left else detail)
+        tick(done, total, f"{detail}, {left:.0f} s {what}" if left else detail)
 
     return told
 

@@ -32,7 +32,7 @@ from mlx_plastic.packs.manifest import (
     Sizes,
     Storage,
     check_name,
-    manifest_bytes,
+    checked_bytes,
     manifest_value,
     parse_manifest,
 )
@@ -161,10 +161,8 @@ def write_pack(folder: Path, factors: Mapping[str, Factors], manifest: Manifest)
     The manifest says in which storage. Raises ValueError if it is not that of these factors.
     """
     tensors = tensor_bytes(factors, manifest.storage, manifest.group_size or GROUP_SIZE)
-    described = manifest_bytes(manifest)
-    faults: list[str] = []
-    parse_manifest(described, faults)
-    faults += _fit_faults(manifest, factors, memoryview(tensors))
+    described = checked_bytes(manifest)
+    faults = _fit_faults(manifest, factors, memoryview(tensors))
     if faults:
         raise ValueError(f"the manifest is not of these factors: {'; '.join(faults)}")
     return write_files(folder, {TENSORS: tensors, MANIFEST: described})
@@ -255,7 +253,7 @@ def _read_files(folder: Path, faults: list[str], *, tensors: bool = True) -> Fil
                 return Files(described, found)
             return Files(described, found, read_plain(SIGNATURE, MAX_SIGNATURE_BYTES, faults, at=at))
     except OSError as error:
-        what = "is a link, not a folder" if folder.is_symlink() else f"is not a folder: {error.strerror}"
+        what = "is a link, not a folder" if folder.is_symlink() else f"cannot be opened: {error.strerror}"
         raise BadPack(f"{folder} {what}", hint=f"a pack is a folder with {MANIFEST} and {TENSORS}") from error
 
 

@@ -23,6 +23,9 @@ MAX_TEXT = 4096  # characters of a name of something
 
 _PACK_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _HEX64 = re.compile(r"[0-9a-f]{64}")
+_UNLIKE_A_NAME = re.compile(
+    "[\n\r\t\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]"
+)  # line breaks, text turned around
 _RESERVED = ("base", "state.json")
 
 Storage = Literal["float16", "int8", "int4"]
@@ -102,10 +105,16 @@ def manifest_value(manifest: Manifest) -> dict[str, Any]:
     return {key: v for key, v in value.items() if v is not None or key not in OPTIONAL}
 
 
-def manifest_bytes(manifest: Manifest) -> bytes:
-    """manifest.json as a person can read it. Raises ValueError for NaN and infinities, which JSON lacks."""
+def checked_bytes(manifest: Manifest) -> bytes:
+    """manifest.json as a person can read it. Raises ValueError if no reader would take it back."""
     text = json.dumps(manifest_value(manifest), indent=2, ensure_ascii=False, allow_nan=False)
-    return (text + "\n").encode()
+    data, faults = (text + "\n").encode(), list[str]()
+    if len(data) > MAX_MANIFEST_BYTES:
+        faults.append(f"{MANIFEST} would have {len(data)} bytes, more than {MAX_MANIFEST_BYTES}")
+    parse_manifest(data, faults)
+    if faults:
+        raise ValueError("; ".join(faults))
+    return data
 
 
 def parse_manifest(data: bytes | None, faults: list[str]) -> Manifest | None:
@@ -180,8 +189,8 @@ def _range_faults(m: Manifest) -> list[str]:
         if not _HEX64.fullmatch(digest):
             faults.append(f"{key} is not 64 hexadecimal digits")
     for key, texts in (("base_id", (m.base_id,)), ("parents", m.parents), ("lineage", m.lineage)):
-        if any(len(text) > MAX_TEXT or "\n" in text or "\t" in text for text in texts):
-            faults.append(f"{key} has a text of several lines, or of more than {MAX_TEXT} characters")
+        if any(len(text) > MAX_TEXT or _UNLIKE_A_NAME.search(text) for text in texts):
+            faults.append(f"{key} has a text that could pass for another, or is longer than {MAX_TEXT}")
     counts = {**dataclasses.asdict(m.data), **dataclasses.asdict(m.run), **dataclasses.asdict(m.sizes)}
     faults += [f"{k} is negative" for k, v in counts.items() if isinstance(v, int | float) and v < 0]
     if not _is_readable(m):

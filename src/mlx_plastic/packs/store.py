@@ -37,7 +37,7 @@ from mlx_plastic.packs.format import (
     write_pack,
 )
 from mlx_plastic.packs.gc import DAYS, KEEP, Fate, fates
-from mlx_plastic.packs.manifest import is_name, manifest_bytes
+from mlx_plastic.packs.manifest import checked_bytes, is_name
 from mlx_plastic.packs.sign import SIGNATURE, Signature, sign, signature_bytes
 from mlx_plastic.packs.state import (
     BARE,
@@ -177,7 +177,7 @@ class Store:
         manifest, given = pack.manifest, files.named
         if name is not None and name != manifest.name:
             manifest = dataclasses.replace(manifest, name=check_name(name))
-            given[MANIFEST] = manifest_bytes(manifest)
+            given[MANIFEST] = checked_bytes(manifest)
         if dry_run:
             self.require_free(manifest.name)
             return manifest
@@ -220,11 +220,14 @@ class Store:
         return gone
 
     def record(self, name: str, evals: Mapping[str, Any]) -> Manifest:
-        """Write eval results into the pack's manifest; its tensors stay, and a signature stays true."""
+        """Write eval results into the pack's manifest; its tensors stay, and a signature stays true.
+
+        Raises ValueError for results that no manifest can hold.
+        """
         with self._locked():
             folder = self._require(name)
             manifest = dataclasses.replace(read_manifest(folder), evals=dict(evals))
-            put_file(folder, MANIFEST, manifest_bytes(manifest))
+            put_file(folder, MANIFEST, checked_bytes(manifest))
         return manifest
 
     def sign(self, ref: str, key_file: Path, *, dry_run: bool = False) -> Signature:
@@ -242,9 +245,11 @@ class Store:
 
     def plan_pins(self, *names: str, pinned: bool) -> tuple[str, ...]:
         """Every pin there will be once these packs are pinned, or no longer. Raises PackNotFound."""
+        pins = self._state().pins
         for name in names:
-            self._require(name)
-        others = tuple(n for n in self._state().pins if n not in names)
+            if pinned or name not in pins:  # a pin may outlive its pack
+                self._require(name)
+        others = tuple(n for n in pins if n not in names)
         return (*others, *dict.fromkeys(names)) if pinned else others
 
     def pin(self, *names: str, pinned: bool = True) -> tuple[str, ...]:

@@ -25,7 +25,7 @@ Array = NDArray[Any]
 
 MAX_TOKENS = 200_000  # brackets and commas of one JSON text: each can cost 100 bytes once it is parsed
 MAX_DEPTH = 32
-MAX_DIGITS = 20  # of one number
+MAX_DIGITS = 20  # of one whole number; twice that of any other
 MAX_HEADER_BYTES = 8 << 20
 MAX_FOREIGN = 20  # names told of what does not belong in a folder
 HOLLOW_BYTES = 64 << 20  # a larger file that is mostly holes is no file of numbers
@@ -33,8 +33,8 @@ HOLLOW_BYTES = 64 << 20  # a larger file that is mostly holes is no file of numb
 WIDTHS = {"F16": 2, "BF16": 2, "F32": 4, "F64": 8, "I8": 1, "U8": 1, "I32": 4, "U32": 4, "I64": 8}
 _DTYPES = {"F16": "<f2", "F32": "<f4", "F64": "<f8", "I8": "i1", "U8": "u1", "I32": "<i4", "I64": "<i8"}
 
-# what commands a terminal, turns text around, or is no text at all
-_UNFIT = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+# what commands a terminal, or is half a character, which cannot even be printed
+_UNFIT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -272,7 +272,7 @@ def parse_json(data: bytes, what: str, faults: list[str]) -> dict[str, Any] | No
 
 
 def _real(text: str) -> float:
-    if not math.isfinite(float(text)):  # NaN, Infinity, and 1e999 too
+    if len(text) > 2 * MAX_DIGITS or not math.isfinite(float(text)):  # NaN, Infinity, and 1e999 too
         raise ValueError(f"it holds the number {text[:20]}")
     return float(text)
 

@@ -99,9 +99,24 @@ def create_pack(
     `train` raises, BadConfig if the checkpoint is of other settings, BadPack if the pack does nothing.
     """
     tell = tick or (lambda *_: None)
-    recipe, start = plan.recipe, plan.start
-    folder = training_folder(store.home, recipe.name)
+    folder = training_folder(store.home, plan.recipe.name)
     _open_folder(folder, _identity(base, plan), resume=resume)
+    with _not_to_resume(folder):
+        pack, report = trained_pack(base, plan, checkpoint=folder, tell=tell)
+        tell("proving", 0, 1, "what the pack changes")
+        proof = proved(base, {plan.recipe.name: pack})
+    losses = _losses(base, pack, plan)
+    evals = pack.manifest.evals | _evals(proof, losses, report)
+    manifest = dataclasses.replace(pack.manifest, evals=evals)
+    where = store.add(pack.factors, manifest)
+    shutil.rmtree(folder, ignore_errors=True)
+    tell("proving", 1, 1, "done")
+    return Created(manifest, where, proof, report, losses)
+
+
+def trained_pack(base: Base, plan: Plan, *, checkpoint: Path, tell: Tick) -> tuple[Pack, TrainReport]:
+    """The pack that was planned, trained on the bare base and cut to its budget; not yet in any store."""
+    recipe, start = plan.recipe, plan.start
 
     def stepped(p: Progress) -> None:
         detail = f"loss {p.loss:.3f}, {p.tokens_per_s:.0f} tokens/s, {p.eta_s:.0f} s left"
@@ -113,16 +128,14 @@ def create_pack(
     ):
         if widened:
             log.warning("%d quantized layers are dequantized while training", len(widened))
-        with _not_to_resume(folder):
-            trained = train(
-                *(base, plan.pieces, plan.held_out, recipe.config),
-                ranks=plan.ranks,
-                start=start,
-                checkpoint=folder,
-                on_progress=stepped,
-            )
+        trained = train(
+            *(base, plan.pieces, plan.held_out, recipe.config),
+            ranks=plan.ranks,
+            start=start,
+            checkpoint=checkpoint,
+            on_progress=stepped,
+        )
     factors, fitted = _within_budget(base, plan, trained.factors, tell)
-    tell("proving", 0, 1, "what the pack changes")
     manifest = make_manifest(
         factors,
         name=recipe.name,
@@ -135,15 +148,7 @@ def create_pack(
         lineage=_lineage(plan),
         **fitted,
     )
-    pack = Pack(manifest, factors)
-    with _not_to_resume(folder):
-        proof = proved(base, {recipe.name: pack})
-    losses = _losses(base, pack, plan)
-    manifest = dataclasses.replace(manifest, evals=manifest.evals | _evals(proof, losses, trained.report))
-    where = store.add(factors, manifest)
-    shutil.rmtree(folder, ignore_errors=True)
-    tell("proving", 1, 1, "done")
-    return Created(manifest, where, proof, trained.report, losses)
+    return Pack(manifest, factors), trained.report
 
 
 @contextmanager

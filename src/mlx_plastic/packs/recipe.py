@@ -13,7 +13,7 @@ from mlx_plastic.base import role_of, targets
 from mlx_plastic.errors import BadConfig, BadPack, BaseMismatch
 from mlx_plastic.lowrank.layers import dims, linear_layers
 from mlx_plastic.packs.batches import plan, windows
-from mlx_plastic.packs.data import Data, DataFile, LossMode, read_data, split_data
+from mlx_plastic.packs.data import Data, Form, LossMode, read_data, split_data
 from mlx_plastic.packs.format import Pack
 from mlx_plastic.packs.lite import LITE_ATTENTION_RANK, LITE_BYTES, is_attention
 from mlx_plastic.packs.measure import by_role, natural
@@ -124,27 +124,29 @@ class Plan:
         }
 
 
-def plan_pack(base: Base, recipe: Recipe, *, start: Pack | None = None, tick: Tick | None = None) -> Plan:
+def plan_pack(
+    base: Base,
+    recipe: Recipe,
+    *,
+    start: Pack | None = None,
+    data: Data | None = None,
+    tick: Tick | None = None,
+) -> Plan:
     """Read and check everything that `recipe` names; trains nothing.
 
-    start: a pack of this base to go on from: its ranks are taken. tick: told how far it is.
-    Raises BadData for the samples, BadConfig for ranks that do not fit, BadPack beyond the profile,
-    BaseMismatch for a start from elsewhere, and PlasticError for unknown layers.
+    start: a pack of this base to go on from: its ranks are taken. data: of this very recipe, if it has been
+    read already. tick: told how far it is. Raises BadData for the samples, BadConfig for ranks that do not
+    fit, BadPack beyond the profile, BaseMismatch for a start from elsewhere, and PlasticError for unknown
+    layers.
     """
     tell = tick or (lambda *_: None)
     if start is not None:
         _check_start(start, base)
     paths_of(base, recipe.config.roles)  # a wrong name is told before the samples are read
-    file = read_data(recipe.data)
-    recipe = _settled(recipe, base, file)
+    data = data or read_samples(base, recipe, tick=tell)
+    recipe = _settled(recipe, base, data.form)
     config = recipe.config
     config.check()
-    data = split_data(
-        *(file, base, config.loss_mode),
-        valid=recipe.valid,
-        valid_share=recipe.valid_share,
-        on_progress=lambda done, total: tell("reading", done, total, f"{done} samples"),
-    )
     if recipe.budget_mb and not data.valid:
         raise BadConfig(
             "a budget is spent by what does best on held-out samples, and there are none",
@@ -164,6 +166,18 @@ def plan_pack(base: Base, recipe: Recipe, *, start: Pack | None = None, tick: Ti
         pack_bytes=size,
         memory_mb=_memory_bytes(base, ranks, pieces, config) / 1e6,
         start=start,
+    )
+
+
+def read_samples(base: Base, recipe: Recipe, *, tick: Tick | None = None) -> Data:
+    """The samples that the recipe names. Raises BadData."""
+    tell = tick or (lambda *_: None)
+    file = read_data(recipe.data)
+    return split_data(
+        *(file, base, _settled(recipe, base, file.form).config.loss_mode),
+        valid=recipe.valid,
+        valid_share=recipe.valid_share,
+        on_progress=lambda done, total: tell("reading", done, total, f"{done} samples"),
     )
 
 
@@ -189,10 +203,10 @@ def paths_of(base: Base, layers: str) -> list[str]:
     return sorted(found, key=natural)
 
 
-def _settled(recipe: Recipe, base: Base, file: DataFile) -> Recipe:
+def _settled(recipe: Recipe, base: Base, form: Form) -> Recipe:
     """With windows that the base can see, and a loss that suits the data where none was asked for."""
     config = recipe.config
-    mode = recipe.loss_mode or ("all" if file.natural_mode == "all" else config.loss_mode)
+    mode = recipe.loss_mode or ("all" if form == "text" else config.loss_mode)
     window = min(config.max_tokens, base.window)
     return dataclasses.replace(recipe, config=dataclasses.replace(config, loss_mode=mode, max_tokens=window))
 
@@ -217,7 +231,7 @@ def _ranks(base: Base, recipe: Recipe, pieces: Sequence[Encoded]) -> dict[str, i
     """By the recipe's map, strategy or one number; what a strategy says is kept within the profile."""
     config = recipe.config
     paths = paths_of(base, config.roles)
-    if recipe.rank_entries is not None:
+    if recipe.rank_entries:
         rest = rank_map(base, paths, rank=config.rank) if config.roles else None
         every = [path for path in linear_layers(base.model) if role_of(path)]
         return resolved(recipe.rank_entries, base, paths if config.roles else every, rest=rest)

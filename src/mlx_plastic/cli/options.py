@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from mlx_plastic.home import Home
 
 F = TypeVar("F", bound=Callable[..., Any])
+N = TypeVar("N", int, float)
 
 
 def base_option(function: F) -> F:
@@ -21,6 +22,34 @@ def base_option(function: F) -> F:
     return click.option(
         "--base", metavar="REF", help="The base: nano, a folder or a hub id; else as configured."
     )(function)
+
+
+class Listed(click.ParamType[list[N]]):
+    """Numbers with commas between them, each at least `least` (or above it, if `above`)."""
+
+    def __init__(self, kind: type[N], *, least: float, above: bool = False) -> None:
+        self.kind: type[N] = kind
+        self.least = least
+        self.above = above
+        self.name = "N,N,..."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[N]:
+        if isinstance(value, list):
+            return value
+        try:
+            found = [self.kind(part) for part in str(value).split(",")]
+        except ValueError:
+            found = []
+        if not found or not all(self.least < n < float("inf") or n == self.least for n in found):
+            self._refuse(value, param, ctx)
+        if self.above and self.least in found:
+            self._refuse(value, param, ctx)
+        return found
+
+    def _refuse(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> None:
+        what = "whole numbers" if self.kind is int else "numbers"
+        bound = f"{'above' if self.above else 'from'} {self.least:g}{'' if self.above else ' up'}"
+        self.fail(f"{value!r} is not a list of {what} {bound}, with commas between them", param, ctx)
 
 
 def open_base(home: Home, ref: str | None) -> Base:

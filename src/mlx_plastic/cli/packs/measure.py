@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mlx_plastic.cli.main import pass_home
-from mlx_plastic.cli.options import base_option, open_base
+from mlx_plastic.cli.options import Listed, base_option, open_base
 from mlx_plastic.cli.output import json_option, note, print_json, print_table, progress, with_eta
 
 if TYPE_CHECKING:
@@ -18,25 +18,6 @@ if TYPE_CHECKING:
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 CSV = click.Path(dir_okay=False, path_type=Path)
-
-
-class Integers(click.ParamType[list[int]]):
-    """Whole numbers above zero, with commas: 8,16,32."""
-
-    name = "N,N,..."
-
-    def convert(
-        self, value: str | list[int], param: click.Parameter | None, ctx: click.Context | None
-    ) -> list[int]:
-        if isinstance(value, list):
-            return value
-        try:
-            found = [int(part) for part in value.split(",")]
-        except ValueError:
-            found = []
-        if not found or min(found) < 1:
-            self.fail(f"{value!r} is not a list of whole numbers above zero, such as 8,16,32", param, ctx)
-        return found
 
 
 @click.command("eval")
@@ -98,7 +79,9 @@ def evaluate(
 @click.option(
     "--input", "input_path", type=FILE, required=True, help="Plain text, an input a line, or JSONL."
 )
-@click.option("--batch-size", type=Integers(), default="8,16,32", show_default=True, help="Inputs at once.")
+@click.option(
+    "--batch-size", type=Listed(int, least=1), default="8,16,32", show_default=True, help="Inputs at once."
+)
 @click.option(
     "--sequence-length",
     type=click.IntRange(min=2),

@@ -95,6 +95,11 @@ COMMANDS = {
         "sign",
         "Vouch for a pack with your key: the signature lies beside its tensors, in signature.json.",
     ),
+    "ablate": (
+        "mlx_plastic.cli.packs.ablate",
+        "ablate",
+        "Train packs over a grid of settings on the same data and compare them: one CSV, one plot.",
+    ),
     "rollback": ("mlx_plastic.cli.rollback", "rollback", "Go back to the pack worn before, or to TAG."),
 }
 

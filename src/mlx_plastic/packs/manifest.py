@@ -23,9 +23,10 @@ MAX_TEXT = 4096  # characters of a name of something
 
 _PACK_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _HEX64 = re.compile(r"[0-9a-f]{64}")
-_UNLIKE_A_NAME = re.compile(
-    "[\n\r\t\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]"
-)  # line breaks, text turned around
+
+# line breaks, and what turns text around
+_UNLIKE_A_NAME = re.compile("[\n\r\t\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
 _RESERVED = ("base", "state.json")
 
 Storage = Literal["float16", "int8", "int4"]
@@ -191,8 +192,13 @@ def _range_faults(m: Manifest) -> list[str]:
     for key, texts in (("base_id", (m.base_id,)), ("parents", m.parents), ("lineage", m.lineage)):
         if any(len(text) > MAX_TEXT or _UNLIKE_A_NAME.search(text) for text in texts):
             faults.append(f"{key} has a text that could pass for another, or is longer than {MAX_TEXT}")
-    counts = {**dataclasses.asdict(m.data), **dataclasses.asdict(m.run), **dataclasses.asdict(m.sizes)}
-    faults += [f"{k} is negative" for k, v in counts.items() if isinstance(v, int | float) and v < 0]
+    counts = {
+        **m.data.kinds,
+        **dataclasses.asdict(m.data),
+        **dataclasses.asdict(m.run),
+        **dataclasses.asdict(m.sizes),
+    }
+    faults += [f"{k[:80]!a} is negative" for k, v in counts.items() if isinstance(v, int | float) and v < 0]
     if not _is_readable(m):
         wanted = "absent" if m.storage == "float16" else f"1 to {MAX_GROUP_SIZE}"
         faults.append(f"group_size of {m.storage} is {m.group_size}, not {wanted}")

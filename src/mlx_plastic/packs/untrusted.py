@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
-MAX_TOKENS = 200_000  # brackets and commas of one JSON text: each can cost 100 bytes once it is parsed
+MAX_TOKENS = 100_000  # brackets and commas of one JSON text: each can cost 100 bytes once it is parsed
 MAX_DEPTH = 32
 MAX_DIGITS = 20  # of one whole number; twice that of any other
 MAX_HEADER_BYTES = 8 << 20

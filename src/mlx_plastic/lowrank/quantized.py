@@ -13,7 +13,11 @@ Bits = Literal[8, 4]
 GROUP_SIZE = 64
 LARGEST = {8: 127, 4: 7}  # symmetric: -128 and -8 are never a value
 CLIPS = {8: (), 4: (0.95, 0.9, 0.85, 0.8, 0.75, 0.7)}  # at 8 bits clipping gains nothing
-PAD = 8  # the nibble -8: it fills the last byte of a row of odd width, and is found nowhere else
+PAD = 8  # the nibble of -8: it fills the last byte of a row of odd width, and is found nowhere else
+
+_BYTES = np.arange(256, dtype=np.int16)
+_NIBBLES = ((np.stack([_BYTES & 0xF, _BYTES >> 4], axis=1) ^ 8) - 8).astype(np.int8)
+_PAIRS = _NIBBLES.view(np.int16).ravel()  # the two values of each byte, as one item to look up
 
 
 def quantize_rows(x: Array, bits: Bits = 8, group_size: int = GROUP_SIZE) -> tuple[Array, Array]:
@@ -120,8 +124,8 @@ def _packed(q: Array) -> Array:
 
 def _unpacked(q: Array) -> Array:
     """The int8 values of `_packed`. Raises ValueError for a -8 that does not pad every row."""
-    nibbles = np.stack([q & 0xF, q >> 4], axis=-1).reshape(*q.shape[:-1], -1)
-    width = nibbles.shape[-1] - bool((nibbles[..., -1] == PAD).all())
-    if (nibbles[..., :width] == PAD).any():
+    values = np.take(_PAIRS, q).view(np.int8)
+    width = values.shape[-1] - bool((values[..., -1] == -8).all())
+    if values[..., :width].min() == -8:
         raise ValueError("a nibble is -8, which is no value")
-    return ((nibbles[..., :width].astype(np.int8) ^ 8) - 8).astype(np.int8)
+    return values[..., :width]

@@ -13,8 +13,6 @@ import difflib
 import json
 import logging
 import os
-import shutil
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +21,7 @@ from typing import Any
 
 from mlx_plastic.errors import BadPack, BaseMismatch, PackNotFound, PlasticError
 from mlx_plastic.home import Home, locked, sync_folder, write_json
+from mlx_plastic.packs import shelf
 from mlx_plastic.packs.format import (
     MANIFEST,
     Factors,
@@ -37,7 +36,7 @@ from mlx_plastic.packs.format import (
     write_pack,
 )
 from mlx_plastic.packs.gc import DAYS, KEEP, Fate, fates
-from mlx_plastic.packs.manifest import checked_bytes, is_name
+from mlx_plastic.packs.manifest import checked_bytes
 from mlx_plastic.packs.sign import SIGNATURE, Signature, sign, signature_bytes
 from mlx_plastic.packs.state import (
     BARE,
@@ -97,9 +96,7 @@ class Store:
 
     def names(self) -> list[str]:
         """Every pack in the store, sorted."""
-        if not self.home.packs.is_dir():
-            return []
-        return sorted(p.name for p in self.home.packs.iterdir() if p.is_dir() and not p.name.startswith("."))
+        return shelf.folders(self.home.packs)
 
     def entries(self) -> list[Entry]:
         """Every pack with its status; a broken one is listed with its fault."""
@@ -190,7 +187,7 @@ class Store:
     def _room(self, name: str, *, replace: bool = False) -> Iterator[Path]:
         """Where a new pack of that name is to be written, under the lock."""
         with self._locked():
-            self._sweep()
+            shelf.sweep(self.home.packs)
             state = self._state()
             folder = self.folder(name)
             if folder.exists() or name in state.digests:
@@ -209,15 +206,7 @@ class Store:
     def _make_room(self, name: str, state: State, replace: bool) -> None:
         if not replace or name in state.digests or name in state.pins:
             raise _taken(name, state)
-        self._set_aside(name, sweep=True)
-
-    def _set_aside(self, name: str, *, sweep: bool) -> Path:
-        """Take a pack's folder out of the store by one rename; sweep: delete it at once."""
-        gone = self.home.packs / f".{name}.{os.getpid()}.part"
-        os.replace(self.folder(name), gone)
-        if sweep:
-            _delete(gone)
-        return gone
+        shelf.delete(shelf.set_aside(self.folder(name)))
 
     def record(self, name: str, evals: Mapping[str, Any]) -> Manifest:
         """Write eval results into the pack's manifest; its tensors stay, and a signature stays true.
@@ -240,7 +229,7 @@ class Store:
             folder = Path(ref).expanduser() if os.sep in ref else self.folder(ref)
             if not dry_run:
                 put_file(folder, SIGNATURE, signature_bytes(signature))
-        log.info("pack %s signed by %s", signature.name, signature.public_key[:16])
+                log.info("pack %s signed by %s", signature.name, signature.public_key[:16])
         return signature
 
     def plan_pins(self, *names: str, pinned: bool) -> tuple[str, ...]:
@@ -265,20 +254,16 @@ class Store:
 
         The age of a pack is that of its folder: since when it is in this store, whatever it says of itself.
         """
-        state, ages, sizes = self._state(), {}, {}
-        for name in self.names():
-            if not is_name(name) or (self.home.packs / name).is_symlink():
-                continue  # not ours
-            folder = self.folder(name)
-            ages[name] = max(0.0, (time.time() - folder.stat().st_mtime) / 86_400)
-            sizes[name] = _size(folder)
-        return fates(state, ages, sizes, keep=keep, days=days)
+        names = shelf.own(self.home.packs)
+        ages = {name: shelf.age_days(self.folder(name)) for name in names}
+        sizes = {name: shelf.size(self.folder(name)) for name in names}
+        return fates(self._state(), ages, sizes, keep=keep, days=days)
 
     def plan_remove(self, *names: str) -> list[Fate]:
         """What `remove` would do. Raises PackNotFound or PlasticError if it would."""
         state = self._state()
         self._removable(names, state)
-        return [Fate(n, False, state.status(n), _size(self.folder(n))) for n in dict.fromkeys(names)]
+        return [Fate(n, False, state.status(n), shelf.size(self.folder(n))) for n in dict.fromkeys(names)]
 
     def _removable(self, names: Sequence[str], state: State) -> None:
         for name in names:
@@ -295,15 +280,15 @@ class Store:
         Raises PackNotFound or PlasticError before anything is removed.
         """
         with self._locked():
-            self._sweep()
+            shelf.sweep(self.home.packs)
             state = self._state()
             self._removable(names, state)
-            aside = [self._set_aside(name, sweep=False) for name in dict.fromkeys(names)]
+            aside = [shelf.set_aside(self.folder(name)) for name in dict.fromkeys(names)]
             sync_folder(self.home.packs)
             gone = {name: now() for name in names if name in state.digests}
             self._write(dataclasses.replace(state, removed=state.removed | gone))
             for folder in aside:
-                _delete(folder)
+                shelf.delete(folder)
         log.info("removed %d packs: %s", len(names), ", ".join(names))
 
     def plan_activate(self, *names: str, force: bool = False) -> Change:
@@ -427,11 +412,6 @@ class Store:
             self.home.packs.mkdir(parents=True, exist_ok=True)
             yield
 
-    def _sweep(self) -> None:
-        """Remove what a crash left half written; we hold the lock, so nobody is writing it now."""
-        for leftover in self.home.packs.glob(".*.part"):
-            _delete(leftover)
-
     def _state(self) -> State:
         try:
             return parse_state(json.loads(self.state_file.read_text("utf-8")))
@@ -455,18 +435,6 @@ def _taken(name: str, state: State) -> PlasticError:
         else f"there is a pack {name!r} already ({state.status(name)})",
         hint="choose another name; a pack that was worn is never replaced",
     )
-
-
-def _delete(path: Path) -> None:
-    """A file, a link or a folder; what cannot be deleted now is swept later."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def _size(folder: Path) -> int:
-    return sum(file.lstat().st_size for file in folder.iterdir())
 
 
 def _tell(manifest: Manifest, modules: int) -> None:

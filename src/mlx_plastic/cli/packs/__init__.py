@@ -34,7 +34,7 @@ COMMANDS = {
         "Make one pack of several: exact side by side, or cut to a rank or size with the error told.",
     ),
     "from-delta": (
-        "mlx_plastic.cli.packs.derive",
+        "mlx_plastic.cli.packs.extract",
         "from_delta",
         "Make a pack of what finetuning changed, or one that repairs a quantized checkpoint.",
     ),

@@ -1,4 +1,4 @@
-"""`plastic packs compose`, `from-delta`, `ledger`: packs made without training, and what they consist of."""
+"""`plastic packs compose`, `ledger`: packs made of packs, and what they consist of."""
 
 from __future__ import annotations
 
@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlx_plastic.cli.main import pass_home
-from mlx_plastic.cli.options import base_option
 from mlx_plastic.cli.output import json_option, note, print_json, print_table, progress
 
 if TYPE_CHECKING:
     from mlx_plastic.home import Home
     from mlx_plastic.packs.compose import Composed, Method
-    from mlx_plastic.packs.extract import Extracted
     from mlx_plastic.packs.format import Manifest
     from mlx_plastic.packs.ledger import Comparison, Ledger
 
@@ -137,7 +135,7 @@ def show_worst(m: Manifest, errors: dict[str, float]) -> None:
         note(f"the {len(worst)} modules with the largest error of {len(errors)}; all of them: --json")
 
 
-def told_size(m: Manifest, *, dry_run: bool, error: float) -> None:
+def told_size(m: Manifest, *, dry_run: bool, error: float | None = None) -> None:
     from mlx_plastic.errors import BadPack
     from mlx_plastic.packs import check_lite
 
@@ -146,83 +144,12 @@ def told_size(m: Manifest, *, dry_run: bool, error: float) -> None:
     did = "would be" if dry_run else "is"
     click.echo(
         f"pack {m.name} {did} made: {len(m.rank_map)} modules, rank {rank}, {m.storage}, "
-        f"{m.sizes.tensor_bytes / 1e6:.2f} MB, relative error {error:.2g}"
+        f"{m.sizes.tensor_bytes / 1e6:.2f} MB" + ("" if error is None else f", relative error {error:.2g}")
     )
     try:
         check_lite(m)
     except BadPack as fault:
         note(f"note: beyond the profile lite ({fault.message.splitlines()[-1].strip(' -')})")
-
-
-@click.command("from-delta")
-@base_option
-@click.option("--tuned", metavar="REF", help="The finetuned checkpoint: a folder or a hub id.")
-@click.option("--name", required=True, help="What to call the new pack.")
-@click.option("--rank", type=click.IntRange(1), help="Of every module, at most.")
-@click.option("--budget-mb", type=click.FloatRange(0, min_open=True), help="Of the pack; ranks by energy.")
-@click.option("--storage", type=STORAGES, default="float16", show_default=True, help="Of the factors.")
-@click.option("--svd", type=click.Choice(["gram", "exact", "randomized"]), default="gram", show_default=True)
-@click.option("--partial", is_flag=True, help="Go on although norms, biases or embeddings differ too.")
-@click.option("--dry-run", is_flag=True, help="Compute and tell everything, but store no pack.")
-@json_option
-@pass_home
-def from_delta(
-    home: Home,
-    /,
-    base: str | None,
-    tuned: str | None,
-    name: str,
-    budget_mb: float | None,
-    dry_run: bool,
-    as_json: bool,
-    **how: Any,
-) -> None:
-    """Make a pack of what finetuning changed, or one that repairs a quantized checkpoint.
-
-    Example: plastic packs from-delta --base nano --tuned ./nano-tuned --rank 8 --name tuned
-    """
-    from mlx_plastic.base import BaseConfig
-    from mlx_plastic.base.weights import open_weights
-    from mlx_plastic.home import settings
-    from mlx_plastic.packs import Store
-    from mlx_plastic.packs.extract import Extraction, extract
-
-    store = Store(home)
-    store.require_free(name)
-    ref = base or settings(home, "base", BaseConfig).ref
-    if tuned is None:
-        raise click.UsageError("give --tuned")
-    old, new = (open_weights(r, cache=home.cache) for r in (ref, tuned))
-    wanted = Extraction(budget_bytes=to_bytes(budget_mb), **how)
-    with progress("comparing") as tick:
-        made = extract(old, new, name, wanted, on_progress=tick)
-    if not dry_run:
-        store.add(made.factors, made.manifest)
-    show_extracted(made, dry_run=dry_run, as_json=as_json)
-
-
-def show_extracted(made: Extracted, *, dry_run: bool, as_json: bool) -> None:
-    from mlx_plastic.packs.extract import told
-
-    if as_json:
-        left = [dataclasses.asdict(item) for item in made.left]
-        print_json(
-            {
-                **derived(made.manifest),
-                "error": made.error,
-                "errors": made.errors,
-                "left": left,
-                "notes": made.notes,
-                "dry_run": dry_run,
-            }
-        )
-        return
-    show_worst(made.manifest, made.errors)
-    for text in made.notes:
-        note(f"note: {text}")
-    if made.left:
-        note(f"not carried: {told(made.left)}")
-    told_size(made.manifest, dry_run=dry_run, error=made.error)
 
 
 @click.command()

@@ -16,6 +16,7 @@ import safetensors.numpy
 
 from mlx_plastic.errors import BadPack
 from mlx_plastic.packs.format import (
+    MAX_TENSOR_BYTES,
     DataCard,
     Factors,
     Manifest,
@@ -31,6 +32,10 @@ from mlx_plastic.packs.format import (
     tensor_bytes,
     write_pack,
 )
+from mlx_plastic.packs.manifest import MAX_MANIFEST_BYTES
+from mlx_plastic.packs.sign import MAX_SIGNATURE_BYTES
+from mlx_plastic.packs.tensors import MAX_GAIN, MAX_MODULES
+from mlx_plastic.packs.untrusted import HOLLOW_BYTES, MAX_DEPTH, MAX_DIGITS, MAX_HEADER_BYTES, MAX_TOKENS
 
 Q = "model.layers.0.self_attn.q_proj"
 DOWN = "model.layers.1.mlp.down_proj"
@@ -132,6 +137,53 @@ def test_stored_bytes_are_told_beforehand(storage: Storage) -> None:
         stored_bytes(f.b.shape[-2], f.a.shape[-1], f.rank, storage, f.a.shape[0] if f.a.ndim == 3 else 1)
         for f in some_factors().values()
     )
+
+
+def read_as_documented(data: bytes, name: str, group_size: int) -> np.ndarray:
+    """int4 rows by docs/pack-format.md, value by value."""
+    size = struct.unpack("<Q", data[:8])[0]
+    header = json.loads(data[8 : 8 + size])
+
+    def raw(name: str) -> tuple[list[int], bytes]:
+        start, stop = header[name]["data_offsets"]
+        return header[name]["shape"], data[8 + size + start : 8 + size + stop]
+
+    (rows, width), packed = raw(name)
+    (_, groups), scales = raw(f"{name}.scales")
+    found = []
+    for i in range(rows):
+        nibbles = [n for byte in packed[i * width : (i + 1) * width] for n in (byte & 15, byte >> 4)]
+        values = [n - 16 if n > 8 else n for n in (nibbles if nibbles[-1] != 8 else nibbles[:-1])]
+        row = struct.unpack(f"<{groups}e", scales[2 * groups * i : 2 * groups * (i + 1)])
+        found.append([np.float16(v * row[j // group_size]) for j, v in enumerate(values)])
+    return np.array(found)
+
+
+def test_the_page_on_the_format_is_enough_to_read_it() -> None:
+    random = np.random.default_rng(3)
+    a, b = (random.standard_normal(shape).astype(np.float16) for shape in ((3, 71), (40, 3)))
+    factors = {"m.x": Factors(a, b, 2.0)}
+    data = tensor_bytes(factors, "int4", 16)
+    expected = stored_factors(factors, "int4", 16)["m.x"]
+    assert np.array_equal(read_as_documented(data, "m.x.lora.A", 16), expected.a)  # of odd width
+    assert np.array_equal(read_as_documented(data, "m.x.lora.B", 16).T, expected.b)
+
+
+def test_the_page_on_the_format_names_the_limits() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "pack-format.md").read_text()
+    for told in (
+        f"{MAX_TENSOR_BYTES >> 30} GiB",
+        f"{MAX_MANIFEST_BYTES >> 20} MiB",
+        f"{MAX_SIGNATURE_BYTES >> 10} KiB",
+        f"{MAX_HEADER_BYTES >> 20} MiB",
+        f"{HOLLOW_BYTES >> 20} MiB",
+        f"at most {MAX_MODULES:,} modules",
+        f"at most {MAX_GAIN:,.0f}: a",
+        f"at most {MAX_TOKENS:,} brackets and commas, {MAX_DEPTH} levels",
+        f"more than {MAX_DIGITS} digits ({2 * MAX_DIGITS} of a fraction)",
+        *(f"`{field.name}`" for field in dataclasses.fields(Manifest)),
+    ):
+        assert told in page
 
 
 def test_a_float16_pack_says_what_it_always_said(folder: Path) -> None:

@@ -186,7 +186,7 @@ def test_a_signed_pack_travels_and_is_trusted(store: Store, tmp_path: Path) -> N
     assert would.stdout.startswith("would add: gift") and store.names() == ["monday"]
     assert run("packs", "add", given, "--name", "gift", "--trust", f"{key}.pub").exit_code == 0
     done = run("packs", "verify", "gift", "--trust", f"{key}.pub")
-    assert done.exit_code == 0 and "genuine" in done.stdout
+    assert done.exit_code == 0 and "genuine" in done.stdout and "as tuesday" in done.stdout
     assert json.loads(run("packs", "inspect", "gift", "--json").stdout)["signature"]["name"] == "tuesday"
     unsigned = run("packs", "add", str(store.folder("monday")), "--name", "other", "--require-signature")
     assert unsigned.exit_code == 1 and "it is not signed" in unsigned.stderr

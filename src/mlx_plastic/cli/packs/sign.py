@@ -132,4 +132,7 @@ def _show(found: Sequence[Finding]) -> None:
 
 
 def _signature(one: Finding) -> str:
-    return f"{one.signature}, {one.signer[:16]}" if one.signer else one.signature
+    if not one.signer:
+        return one.signature
+    renamed = "" if one.signed_name == one.name else f", as {one.signed_name}"
+    return f"{one.signature}, {one.signer[:16]}{renamed}"

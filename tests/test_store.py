@@ -344,6 +344,16 @@ def test_what_was_removed_is_missed_clearly(store: Store) -> None:
         add(store, "b")
 
 
+def test_what_a_pack_grew_from_is_known_though_it_was_removed(store: Store) -> None:
+    for name, parents in (("a", ()), ("b", ("a",)), ("c", ("b",)), ("d", ("c", "elsewhere"))):
+        factors = some_factors(ord(name))
+        store.add(factors, some_manifest(factors, name, parents=parents))
+    assert store.ancestors(["d"]) == {"a", "b", "c", "d", "elsewhere"}
+    store.remove("b", "c")
+    assert store.ancestors(["d"]) == {"a", "b", "c", "d", "elsewhere"}
+    assert store.ancestors(["b"]) == {"a", "b"}
+
+
 def test_the_worn_and_the_pinned_are_not_removed(store: Store) -> None:
     add(store, "one", "two", "three")
     store.activate("one")
@@ -356,6 +366,7 @@ def test_the_worn_and_the_pinned_are_not_removed(store: Store) -> None:
     store.remove("two", "three")
     assert store.names() == ["one"]
     add(store, "two")  # it was never worn: its name is free
+    assert "removed" in store.state_file.read_text() and "two" not in store._state().removed
 
 
 def test_a_pinned_candidate_is_not_replaced(store: Store) -> None:

@@ -38,12 +38,20 @@ class Change:
 
 
 @dataclass(frozen=True)
+class Removed:
+    """What is still known of a pack that left the store."""
+
+    at: str  # ISO 8601, UTC
+    parents: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class State:
     """What state.json holds.
 
     trail: what was worn, oldest first, the last being worn now; a rollback shortens it.
     marks: candidates have none. digests: sha256 of the tensors of each pack that was ever worn.
-    pins: never removed. removed: when a pack that was worn left the store, by name.
+    pins: never removed. removed: packs that left the store, by name.
     """
 
     trail: tuple[Worn, ...] = ((),)
@@ -52,7 +60,7 @@ class State:
     digests: dict[str, str] = field(default_factory=dict)
     history: tuple[Change, ...] = ()
     pins: tuple[str, ...] = ()
-    removed: dict[str, str] = field(default_factory=dict)
+    removed: dict[str, Removed] = field(default_factory=dict)
 
     @property
     def worn(self) -> Worn:
@@ -99,7 +107,7 @@ def parse_state(value: Any) -> State:
             Change(c["action"], tuple(c["before"]), tuple(c["now"]), c["at"]) for c in value["history"]
         ),
         pins=tuple(map(check_name, value.get("pins", ()))),
-        removed=dict(value.get("removed", {})),
+        removed={n: Removed(r["at"], tuple(r["parents"])) for n, r in value.get("removed", {}).items()},
     )
 
 

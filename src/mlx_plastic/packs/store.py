@@ -13,7 +13,7 @@ import difflib
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +41,7 @@ from mlx_plastic.packs.sign import SIGNATURE, Signature, sign, signature_bytes
 from mlx_plastic.packs.state import (
     BARE,
     Change,
+    Removed,
     State,
     Status,
     Worn,
@@ -140,6 +141,21 @@ class Store:
             )
         return pack
 
+    def ancestors(self, names: Iterable[str]) -> set[str]:
+        """These packs and all they grew from, by name, also those that were removed."""
+        state, found, todo = self._state(), set[str](), list(names)
+        while todo:
+            if (name := todo.pop()) not in found:
+                found.add(name)
+                todo += self._parents(name, state)
+        return found
+
+    def _parents(self, name: str, state: State) -> tuple[str, ...]:
+        try:
+            return read_manifest(self.folder(name)).parents
+        except BadPack:
+            return state.removed[name].parents if name in state.removed else ()
+
     def open(self, ref: str) -> Pack:
         """The pack of that name, or the one that lies in a folder elsewhere: a path with a slash in it."""
         return read_pack(Path(ref).expanduser()) if os.sep in ref else self.read(ref)
@@ -193,7 +209,7 @@ class Store:
             if folder.exists() or name in state.digests:
                 self._make_room(name, state, replace)
             # the mark goes first: a crash in between leaves a name with no folder, which is nothing
-            if name in state.marks or name in state.verdicts:
+            if forgotten(state, name) != state:
                 self._write(forgotten(state, name))
             yield folder
 
@@ -283,10 +299,11 @@ class Store:
             shelf.sweep(self.home.packs)
             state = self._state()
             self._removable(names, state)
-            aside = [shelf.set_aside(self.folder(name)) for name in dict.fromkeys(names)]
-            sync_folder(self.home.packs)
-            gone = {name: now() for name in names if name in state.digests}
+            # the note goes first: of what is there in spite of it nobody asks for the note
+            gone = {name: Removed(now(), self._parents(name, state)) for name in names}
             self._write(dataclasses.replace(state, removed=state.removed | gone))
+            aside = [shelf.set_aside(self.folder(name)) for name in gone]
+            sync_folder(self.home.packs)
             for folder in aside:
                 shelf.delete(folder)
         log.info("removed %d packs: %s", len(names), ", ".join(names))
@@ -366,7 +383,7 @@ class Store:
     def _lost(self, lost: Sequence[str], state: State) -> PackNotFound:
         there = set(self.names())
         back = [worn_name(worn) for worn in reversed(state.trail[:-2]) if worn and there.issuperset(worn)]
-        when = "".join(f", {name} removed {state.removed[name]}" for name in lost if name in state.removed)
+        when = "".join(f", {name} removed {state.removed[name].at}" for name in lost if name in state.removed)
         return PackNotFound(
             f"before {worn_name(state.worn)} was worn {worn_name(state.trail[-2])}, "
             f"which is no longer in the store{when}",
@@ -394,9 +411,9 @@ class Store:
     def _require(self, name: str) -> Path:
         folder = self.folder(name)
         if not folder.is_dir():
-            if when := self._state().removed.get(name):
+            if gone := self._state().removed.get(name):
                 raise PackNotFound(
-                    f"pack {name!r} was removed from the store on {when}",
+                    f"pack {name!r} was removed from the store on {gone.at}",
                     hint="see which there are: plastic packs list",
                 )
             near = difflib.get_close_matches(name, self.names(), n=1)
@@ -428,10 +445,10 @@ class Store:
 
 
 def _taken(name: str, state: State) -> PlasticError:
-    when = state.removed.get(name)
+    gone = state.removed.get(name)
     return PlasticError(
-        f"there was a pack {name!r}, removed {when}"
-        if when
+        f"there was a pack {name!r}, removed {gone.at}"
+        if gone
         else f"there is a pack {name!r} already ({state.status(name)})",
         hint="choose another name; a pack that was worn is never replaced",
     )

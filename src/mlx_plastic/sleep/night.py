@@ -19,7 +19,7 @@ from datetime import date
 from typing import TYPE_CHECKING, Any, Literal
 
 from mlx_plastic.base import targets
-from mlx_plastic.errors import BadPack, PackNotFound, PlasticError
+from mlx_plastic.errors import PlasticError
 from mlx_plastic.evals import History, Policy, Report, Verdict, decide
 from mlx_plastic.home import Home, locked, settings
 from mlx_plastic.lowrank.layers import dims, stack_size
@@ -228,16 +228,7 @@ class _Run:
 
     def _ancestors(self) -> set[str]:
         """The pack worn now and those it grew from, by name."""
-        found, todo = set[str](), list(self.worn)
-        while todo:
-            name = todo.pop()
-            if name not in found:
-                found.add(name)
-                try:
-                    todo += self.store.read(name).manifest.parents
-                except (BadPack, PackNotFound):
-                    continue  # an ancestor that was deleted: its night's samples are still there
-        return found
+        return self.store.ancestors(self.worn)  # also those that were removed: their samples are still there
 
     def _new(self, tag: str | None, *, dry_run: bool, reset: bool) -> Journal:
         name = free_tag(self.home, tag, set(self.store.names()), date.today().isoformat())

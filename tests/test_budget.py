@@ -15,6 +15,7 @@ from mlx_plastic.packs.allocate import Offer, allocate
 from mlx_plastic.packs.attach import attached
 from mlx_plastic.packs.budget import Parts, cut_to, fit, join, measure, rank_to_train, split, weighed
 from mlx_plastic.packs.format import Factors, read_pack, stored_factors, tensor_bytes, write_pack
+from mlx_plastic.packs.sizes import file_bytes_bound
 from mlx_plastic.packs.train import TrainConfig, train
 from mlx_plastic.samples import Encoded
 from test_attach import pack_of, random_factors
@@ -218,7 +219,10 @@ def test_parts_that_the_loss_needs_outweigh_larger_ones_that_it_does_not(
     assert first("fisher") < 0.5 and first("inputs") < 0.9
 
 
-def test_the_rank_to_train_follows_the_budget() -> None:
-    shapes = {f"m{i}": (256, 256) for i in range(10)}
-    found = [rank_to_train(shapes, n) for n in (1, 20_000, 40_000, 10**9)]
-    assert found == sorted(found) and found[0] == 8 and found[-1] == 32
+def test_the_rank_to_train_is_a_little_more_than_what_fits() -> None:
+    shapes = {f"model.layers.{i}.mlp.up_proj": (256, 256) for i in range(10)}
+    found = [rank_to_train(shapes, n) for n in (1, 10_000, 20_000, 40_000, 10**9)]
+    assert found == sorted(found) and found[0] == 1 and found[-1] == 256
+    for budget, rank in zip((20_000, 40_000), found[2:4], strict=True):
+        assert file_bytes_bound(dict.fromkeys(shapes, rank // 2), shapes, "int4") < budget
+        assert file_bytes_bound(dict.fromkeys(shapes, 2 * rank), shapes, "int4") > budget

@@ -18,7 +18,6 @@ from mlx_plastic.packs.format import LITE_BYTES, Factors, tensor_bytes
 from mlx_plastic.packs.ranks import (
     STRATEGIES,
     check_ranks,
-    file_bytes_bound,
     for_profile,
     map_of_pack,
     numbers,
@@ -28,6 +27,7 @@ from mlx_plastic.packs.ranks import (
     shapes_of,
     write_rank_map,
 )
+from mlx_plastic.packs.sizes import file_bytes_bound
 from mlx_plastic.packs.taps import layer_inputs
 from mlx_plastic.samples import Encoded
 from test_attach import pack_of, random_factors

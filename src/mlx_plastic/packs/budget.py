@@ -25,7 +25,7 @@ from mlx_plastic.lowrank.quick import quick_activations, summed_nll
 from mlx_plastic.lowrank.svd import product_svd
 from mlx_plastic.packs.allocate import Offer, allocate
 from mlx_plastic.packs.format import Factors, Storage, stored_bytes, stored_factors, tensor_bytes
-from mlx_plastic.packs.sizes import HEADER_BYTES, entry_bytes
+from mlx_plastic.packs.sizes import HEADER_BYTES, Shapes, entry_bytes, file_bytes_bound
 from mlx_plastic.packs.taps import layer_inputs
 from mlx_plastic.samples import Encoded
 
@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 Array = NDArray[Any]
 Metric = Literal["update", "inputs", "fisher"]
 
+MORE_THAN_FITS = 1.2  # times the rank that a budget holds, to choose from
 ROUNDS = 6  # of allocation, until the file is as large as allowed
 FISHER_SAMPLES = 64  # whose gradients weigh the parts
 
@@ -213,10 +214,15 @@ def measure(base: Base, factors: Mapping[str, Factors], samples: Sequence[Encode
     return sum(nats for nats, _ in found) / sum(n for _, n in found)
 
 
-def rank_to_train(shapes: Mapping[str, tuple[int, int]], budget_bytes: int) -> int:
-    """The rank to train at for a budget: twice what fits as int4, within 8 and 32."""
-    one = sum(stored_bytes(out, width, 1, "int4") for out, width in shapes.values())
-    return max(8, min(32, 2 * budget_bytes // max(1, one)))
+def rank_to_train(shapes: Shapes, budget_bytes: int) -> int:
+    """The rank to train all modules at for a budget: a fifth more than it holds as int4, at least 1.
+
+    More is slower and ends worse: what must then be cut costs more than was gained (docs/rank-and-bytes.md).
+    """
+    one, two = (file_bytes_bound(dict.fromkeys(shapes, rank), shapes, "int4") for rank in (1, 2))
+    holds = 1 + (budget_bytes - one) / (two - one)
+    smallest = min((min(shape[-2:]) for shape in shapes.values()), default=1)
+    return max(1, min(smallest, int(MORE_THAN_FITS * holds)))
 
 
 def _offer(path: str, parts: Parts, storage: Storage, group_size: int, budget_bytes: int) -> Offer:

@@ -27,9 +27,8 @@ from mlx_plastic.packs.format import (
     Pack,
     Storage,
     is_attention,
-    stored_bytes,
 )
-from mlx_plastic.packs.sizes import HEADER_BYTES, entry_bytes
+from mlx_plastic.packs.sizes import Shapes, file_bytes_bound
 from mlx_plastic.packs.taps import layer_inputs
 from mlx_plastic.packs.tensors import MAX_NAME
 from mlx_plastic.samples import Encoded
@@ -39,7 +38,6 @@ log = logging.getLogger(__name__)
 Array = NDArray[Any]
 Strategy = Literal["stable", "energy", "theorem", "activation"]
 Profile = Literal["lite", "heavy"]
-Shapes = Mapping[str, tuple[int, ...]]  # of the weights by module path: (out, in), of experts (E, out, in)
 
 STRATEGIES: tuple[Strategy, ...] = ("stable", "energy", "theorem", "activation")
 NARROW = ("attn.k_proj", "attn.v_proj")  # narrower than attn.q_proj where queries share their keys
@@ -174,16 +172,6 @@ def for_profile(
     if found != dict(ranks):
         log.info("ranks for the profile lite: %s", _summary(found))
     return found
-
-
-def file_bytes_bound(ranks: Mapping[str, int], shapes: Shapes, storage: Storage = "float16") -> int:
-    """At most how many bytes pack.safetensors of these ranks has, header and all."""
-    total = HEADER_BYTES
-    for path, rank in ranks.items():
-        *experts, out, width = shapes[path]
-        total += stored_bytes(out, width, rank, storage, math.prod(experts))
-        total += entry_bytes(path, shapes[path], storage)
-    return total
 
 
 def check_ranks(ranks: Mapping[str, int], shapes: Shapes) -> None:

@@ -20,7 +20,6 @@ from mlx_plastic.packs.measure import by_role, natural
 from mlx_plastic.packs.ranks import (
     Profile,
     Strategy,
-    file_bytes_bound,
     for_profile,
     map_of_pack,
     numbers,
@@ -28,6 +27,7 @@ from mlx_plastic.packs.ranks import (
     resolved,
     shapes_of,
 )
+from mlx_plastic.packs.sizes import file_bytes_bound
 from mlx_plastic.packs.train_config import TrainConfig
 from mlx_plastic.samples import Encoded
 

@@ -214,7 +214,7 @@ FILES: dict[str, tuple[Tamper, str]] = {
     "a program beside": (a_file("modeling.py"), "'modeling.py' does not belong"),
     "a hidden file": (a_file(".bashrc"), "'.bashrc' does not belong"),
     "a file of an unseen name": (a_file("manifest.json\u200b"), "'manifest.json.u200b' does not belong"),
-    "a manifest in capitals beside": (a_file("MANIFEST.JSON"), "'MANIFEST.JSON' does not belong"),
+    "a manifest in capitals beside": (a_file("MANIFEST.JSON"), "'MANIFEST.JSON' does not belong|not JSON"),
     "a folder inside": (lambda f: (f / "more").mkdir(), "'more' does not belong"),
     "a thousand files": (thousand_files, "and more that does not belong"),
     "the folder is a link": (link_folder, "is a link"),

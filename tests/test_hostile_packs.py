@@ -34,7 +34,10 @@ class NoMLX:
             self.asked.append(name)
             raise ImportError(f"{name} is out of reach here")
 
-resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))  # what costs more may not cost the machine
+try:
+    resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))  # what costs more may not cost the machine
+except ValueError:
+    pass  # macOS has no such limit
 sys.meta_path.insert(0, NoMLX())
 from mlx_plastic.errors import BadPack
 from mlx_plastic.packs.format import read_pack

@@ -86,6 +86,8 @@ def test_wrong_packing_is_refused() -> None:
     q, scales = quantize_rows(some("normal", 2, 64), 4)
     with pytest.raises(ValueError, match="no value"):
         dequantize_rows(np.full_like(q, 0x08), scales, bits=4)
+    with pytest.raises(ValueError, match="no value"):
+        dequantize_rows(np.full((2, 64), -128, np.int8), scales, bits=8)
     with pytest.raises(ValueError, match="scales"):
         dequantize_rows(q, scales[:, :0], bits=4)
     with pytest.raises(ValueError, match="scales"):

@@ -51,9 +51,11 @@ def quantize_rows(x: Array, bits: Bits = 8, group_size: int = GROUP_SIZE) -> tup
 def dequantize_rows(q: Array, scales: Array, *, bits: Bits = 8, group_size: int = GROUP_SIZE) -> Array:
     """The float16 array (..., n) that `quantize_rows` stored; too large a product becomes infinite.
 
-    Raises ValueError if the shapes or the padding are not what quantize_rows gives.
+    Raises ValueError if shapes, values or padding are not what quantize_rows gives.
     """
     values = _unpacked(q) if bits == 4 else q
+    if bits == 8 and q.min(initial=0) < -LARGEST[8]:
+        raise ValueError("an integer is -128, which is no value")
     width = values.shape[-1]
     if scales.shape != (*q.shape[:-1], -(-width // group_size)):
         raise ValueError(f"scales {list(scales.shape)} for rows of {width} in groups of {group_size}")

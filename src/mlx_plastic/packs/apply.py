@@ -72,6 +72,6 @@ def _in_store(store: Store, ref: str, name: str, *, force: bool) -> None:
     if os.sep in ref:
         raise PlasticError(
             f"{ref} lies outside of this home, whose packs are in {store.home.packs}",
-            hint=f"try it with --dry-run, or move it to {store.home.packs / name} and apply it by its name",
+            hint=f"try it with --dry-run, or take it in first: plastic packs add {ref}",
         )
     store.plan_activate(name, force=force)

@@ -127,7 +127,8 @@ def _form(value: dict[str, Any]) -> Form:
     for form, fields in FIELDS.items():  # a line with both is a completion to mlx-lm too
         if all(name in value for name in fields):
             return form
-    raise BadData("it has none of 'messages', 'prompt' with 'completion', 'text'")
+    told = ", ".join(repr(key[:40]) for key in list(value)[:5]) or "nothing"
+    raise BadData(f"it has none of 'messages', 'prompt' with 'completion', 'text', but {told}")
 
 
 def _record(number: int, value: dict[str, Any], form: Form) -> Record:

@@ -153,7 +153,8 @@ def plan_pack(
             hint="give more samples, or --valid FILE",
         )
     pieces, held_out = (_pieces(samples, config.max_tokens) for samples in (data.train, data.valid))
-    tell("ranks", 0, 1, recipe.rank_strategy or "")
+    if recipe.rank_strategy:
+        tell("ranks", 0, 1, f"what each layer has by {recipe.rank_strategy}")
     ranks = map_of_pack(start, base) if start else _ranks(base, recipe, pieces)
     shapes = shapes_of(base, ranks)
     size = int(recipe.budget_mb * 1e6) or file_bytes_bound(ranks, shapes)
@@ -248,20 +249,21 @@ def _ranks(base: Base, recipe: Recipe, pieces: Sequence[Encoded]) -> dict[str, i
 
 def _check_lite(ranks: Mapping[str, int], size: int) -> None:
     """Raises BadPack, before anything is trained, for what `check_lite` would refuse afterwards."""
-    faults = []
+    faults, ways = [], []
     high = {path: rank for path, rank in ranks.items() if rank > LITE_ATTENTION_RANK and is_attention(path)}
     if high:
         faults.append(
             f"rank {max(high.values())} in {len(high)} attention modules, more than {LITE_ATTENTION_RANK}: "
             f"{_listed(list(high))}"
         )
+        ways.append(f"a rank of at most {LITE_ATTENTION_RANK}, or --layers mlp")
     if size > LITE_BYTES:
         faults.append(f"{size / 1e6:.1f} MB, more than {LITE_BYTES / 1e6:.0f} MB")
+        ways.append("a smaller rank, fewer --layers, or --budget-mb 10")
     if faults:
         raise BadPack(
             "this pack would be beyond the profile lite:" + "".join(f"\n  - {fault}" for fault in faults),
-            hint=f"use --rank {LITE_ATTENTION_RANK} or less, fewer --layers or --budget-mb 10; "
-            "or lift the limits: --profile heavy",
+            hint=f"use {', and '.join(ways)}; or lift the limits with --profile heavy",
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -80,31 +81,42 @@ def batch_rows(
     batch_sizes: Sequence[int],
     length: int,
     thinking: Thinking,
-    on_progress: Callable[[int, int, str], None] | None = None,
+    on_progress: Callable[[float, float, str], None] | None = None,
 ) -> Iterator[BatchRow]:
-    """For each batch size a row of the bare base and one of the base with `packs`, as they are measured."""
+    """For each batch size a row of the bare base and one of the base with `packs`, as they are measured.
+
+    on_progress: told (done, total, detail) in rows.
+    """
+    tell = on_progress or (lambda *_: None)
     worn: list[Mapping[str, Pack]] = [{}, packs]
     jobs = [(size, some) for size in batch_sizes for some in worn]
     for done, (size, some) in enumerate(jobs):
         name = "+".join(some) or "base"
-        if on_progress:
-            on_progress(done, len(jobs), f"{name}, batches of {size}")
+        share = functools.partial(_shared, tell, done, len(jobs), f"{name}, batches of {size}")
         with attached(base.model, some, fingerprint=base.fingerprint):
             reset_peak_memory()
-            loss = _loss(base, inputs, size)
+            loss = _loss(base, inputs, size, share)
             speed = _median([speeds(base.model, t) for t in _batches(inputs, size, length)])
         yield BatchRow(
             *(name, size, length, thinking, len(inputs), loss.perplexity),
             *(speed.prefill_tps, speed.decode_tps, speed.first_token_ms, peak_memory_mb()),
         )
-    if on_progress:
-        on_progress(len(jobs), len(jobs), "done")
+    tell(len(jobs), len(jobs), "done")
 
 
-def _loss(base: Base, inputs: Sequence[Encoded], size: int) -> LossResult:
-    """In passes of at most `size` inputs."""
-    parts = (base.nll(inputs[start : start + size]) for start in range(0, len(inputs), size))
-    return summed([one for part in parts for one in part])
+def _shared(
+    tell: Callable[[float, float, str], None], done: int, total: int, label: str, share: float
+) -> None:
+    tell(done + share, total, label)
+
+
+def _loss(base: Base, inputs: Sequence[Encoded], size: int, tell: Callable[[float], None]) -> LossResult:
+    """In passes of at most `size` inputs. tell: told which share of the inputs is done."""
+    parts: list[tuple[float, int]] = []
+    for start in range(0, len(inputs), size):
+        tell(start / len(inputs))
+        parts += base.nll(inputs[start : start + size])
+    return summed(parts)
 
 
 def _batches(inputs: Sequence[Encoded], size: int, length: int) -> Iterator[mx.array]:

@@ -11,7 +11,7 @@ import click
 
 from mlx_plastic.cli.main import pass_home
 from mlx_plastic.cli.options import base_option, open_base
-from mlx_plastic.cli.output import json_option, note, print_json, print_table, progress
+from mlx_plastic.cli.output import json_option, note, print_json, print_table, progress, with_eta
 
 if TYPE_CHECKING:
     from mlx_plastic.home import Home
@@ -233,7 +233,13 @@ def _recipe(home: Home, name: str, options: dict[str, Any]) -> Recipe:
 
 
 def _teller(tick: Callable[..., None]) -> Callable[[str, float, float, str], None]:
-    return lambda stage, done, total, detail: tick(done, total, f"{stage}: {detail}")
+    """What a stage says to its progress line; training tells itself how long it will take."""
+    others: dict[str, Callable[..., None]] = {"training": tick}
+
+    def tell(stage: str, done: float, total: float, detail: str) -> None:
+        others.setdefault(stage, with_eta(tick))(done, total, f"{stage}: {detail}")
+
+    return tell
 
 
 def _show(plan: Plan, made: Created | None) -> None:

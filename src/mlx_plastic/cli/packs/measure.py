@@ -96,6 +96,7 @@ def evaluate(
     show_default=True,
     help="strip: <think>...</think> of the inputs is left out.",
 )
+@click.option("--max-samples", type=click.IntRange(min=1), help="At most so many inputs, evenly spaced.")
 @click.option("--csv", type=CSV, help="Append the rows to this file.")
 @json_option
 @pass_home
@@ -107,6 +108,7 @@ def eval_batch(
     batch_size: list[int],
     sequence_length: int,
     thinking: Thinking,
+    max_samples: int | None,
     csv: Path | None,
     as_json: bool,
 ) -> None:
@@ -114,7 +116,7 @@ def eval_batch(
 
     Example: plastic packs eval-batch --base nano --pack cooking --input prompts.txt --batch-size 8,16
     """
-    from mlx_plastic.evals import append_csv
+    from mlx_plastic.evals import append_csv, thinned
     from mlx_plastic.packs import Store
     from mlx_plastic.packs.inputs import read_inputs
     from mlx_plastic.packs.throughput import batch_rows
@@ -126,7 +128,7 @@ def eval_batch(
         note(remark)
     with progress("eval-batch") as tick:
         measured = batch_rows(
-            *(loaded, {read.manifest.name: read}, inputs),
+            *(loaded, {read.manifest.name: read}, thinned(inputs, max_samples)),
             batch_sizes=batch_size,
             length=sequence_length,
             thinking=thinking,

@@ -50,9 +50,13 @@ def read(folder):
     return ""
 
 def measured(do, *given):
-    started = time.perf_counter()
-    told = do(*given)
-    seconds = time.perf_counter() - started
+    seconds = 9e9
+    for _ in range(3):  # the quickest: a busy machine is no fault of the pack's
+        started = time.perf_counter()
+        told = do(*given)
+        seconds = min(seconds, time.perf_counter() - started)
+        if seconds < 0.3:
+            break
     tracemalloc.start()  # in a run of its own: it makes everything slower
     do(*given)
     peak_mb = tracemalloc.get_traced_memory()[1] / 1e6

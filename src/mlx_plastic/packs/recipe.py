@@ -28,6 +28,7 @@ from mlx_plastic.packs.ranks import (
     shapes_of,
 )
 from mlx_plastic.packs.sizes import file_bytes_bound
+from mlx_plastic.packs.steps import VALID_TOKENS
 from mlx_plastic.packs.train_config import TrainConfig
 from mlx_plastic.samples import Encoded
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from mlx_plastic.base import Base
 
 SHOWN = 8  # modules in a message
+TOKEN_BYTES = 10  # kept a token for each row and column of the weights; measured on the shipped base
 OPTIMIZER_BYTES = 24  # a parameter in float32, its gradient, both moments, the best ones, and one in passing
 
 Tick = Callable[[str, float, float, str], None]  # stage, done, of how many, detail
@@ -165,7 +167,7 @@ def plan_pack(
         cut=sum(len(sample.tokens) > config.max_tokens for sample in data.train),
         steps=_steps(pieces, config),
         pack_bytes=size,
-        memory_mb=_memory_bytes(base, ranks, pieces, config) / 1e6,
+        memory_mb=_memory_bytes(base, ranks, pieces, held_out, config) / 1e6,
         start=start,
     )
 
@@ -279,13 +281,19 @@ def _steps(pieces: Sequence[Encoded], config: TrainConfig) -> int:
 
 
 def _memory_bytes(
-    base: Base, ranks: Mapping[str, int], pieces: Sequence[Encoded], config: TrainConfig
+    base: Base,
+    ranks: Mapping[str, int],
+    pieces: Sequence[Encoded],
+    held_out: Sequence[Encoded],
+    config: TrainConfig,
 ) -> float:
     """About what training takes: what is taken already, the optimizer, and what layers keep for gradients."""
     parameters = numbers(ranks, shapes_of(base, ranks))
     tokens = max(config.batch_tokens, max(len(piece.tokens) for piece in pieces))
+    measured = min(VALID_TOKENS, sum(len(piece.tokens) for piece in held_out))  # forwards only: about 0.6
     width = sum(sum(dims(layer)) for layer in targets(base.model).values())
-    return 1e6 * peak_memory_mb() + OPTIMIZER_BYTES * parameters + 4.0 * tokens * width
+    kept = TOKEN_BYTES * width * max(tokens, 0.6 * measured)
+    return 1e6 * peak_memory_mb() + OPTIMIZER_BYTES * parameters + kept
 
 
 def _listed(names: Sequence[str], separator: str = ", ") -> str:

@@ -205,13 +205,14 @@ def _fresh(learner: Learner) -> State:
 
 
 def _factors(learner: Learner, flat: mx.array) -> dict[str, Factors]:
-    parts = [np.array(part) for part in learner.parts(flat)]
-    if not all(np.isfinite(part.astype(np.float16)).all() for part in parts):
+    with np.errstate(over="ignore"):
+        parts = [np.array(part).astype(np.float16) for part in learner.parts(flat)]
+    if not all(np.isfinite(part).all() for part in parts):
         raise TrainingFailed(
             "the factors have grown beyond what float16 holds", hint="try a smaller learning rate"
         )
     return {
-        path: Factors(parts[2 * i].astype(np.float16), parts[2 * i + 1].astype(np.float16), _alpha(layer))
+        path: Factors(parts[2 * i], parts[2 * i + 1], _alpha(layer))
         for i, (path, layer) in enumerate(learner.layers.items())
     }
 

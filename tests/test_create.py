@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -415,3 +417,20 @@ def test_the_ranks_of_another_pack_and_of_a_file(
     assert run(*line, "--name", "more", "--resume-pack", "one").exit_code == 0
     assert Store(home).read("more").manifest.parents == ("one",)
     assert np.isfinite(Store(home).read("more").manifest.evals["kl_nats"])
+
+
+@pytest.mark.slow
+def test_two_processes_make_the_pack_of_one_and_write_it_once(
+    home: Home, checkpoint: Path, data: Path, tmp_path: Path
+) -> None:
+    line = ["packs", "create", "--base", str(checkpoint), "--data", str(data), "--steps", "4", "--lr", "1e-2"]
+    plastic_here = str(Path(sys.executable).with_name("plastic"))
+    launch = [str(Path(sys.executable).with_name("mlx.launch")), "--backend", "ring", "-n", "2"]
+    duo = [*launch, "--cwd", str(tmp_path), "--", sys.executable, plastic_here, *line, "--name", "duo"]
+    done = subprocess.run(duo, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("held-out loss") == 1
+    assert run(*line, "--name", "solo").exit_code == 0
+    one, two = (Store(home).read(name) for name in ("duo", "solo"))
+    for path, factors in one.factors.items():
+        np.testing.assert_allclose(factors.b, two.factors[path].b, atol=2e-3)  # sums in another order

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlx_plastic.backend import World, world
 from mlx_plastic.errors import BadConfig, BadPack, PlasticError, TrainingFailed
 from mlx_plastic.evals import measure_loss
 from mlx_plastic.evals.ledger import finite
@@ -95,12 +96,14 @@ def create_pack(
     """Train what was planned on the bare base and put it into the store as a candidate.
 
     resume: go on from the checkpoint of a training that was broken off; the end is bit for bit the same.
-    Killed at any point, the store is as it was, and the checkpoint is there to go on from. Raises what
-    `train` raises, BadConfig if the checkpoint is of other settings, BadPack if the pack does nothing.
+    Killed at any point, the store is as it was, and the checkpoint is there to go on from. Under mlx.launch
+    every process calls this, and the first one writes. Raises what `train` raises, BadConfig if the
+    checkpoint is of other settings, BadPack if the pack does nothing.
     """
     tell = tick or (lambda *_: None)
+    everyone = world()
     folder = training_folder(store.home, plan.recipe.name)
-    _open_folder(folder, _identity(base, plan), resume=resume)
+    _open_for_all(everyone, folder, _identity(base, plan), resume=resume)
     with _not_to_resume(folder):
         pack, report = trained_pack(base, plan, checkpoint=folder, tell=tell)
         tell("proving", 0, 1, "what the pack changes")
@@ -108,8 +111,10 @@ def create_pack(
     losses = _losses(base, pack, plan)
     evals = pack.manifest.evals | _evals(proof, losses, report)
     manifest = dataclasses.replace(pack.manifest, evals=evals)
-    where = store.add(pack.factors, manifest)
-    shutil.rmtree(folder, ignore_errors=True)
+    where = store.folder(plan.recipe.name)
+    if everyone.first:
+        store.add(pack.factors, manifest)
+        shutil.rmtree(folder, ignore_errors=True)
     tell("proving", 1, 1, "done")
     return Created(manifest, where, proof, report, losses)
 
@@ -173,6 +178,20 @@ def _identity(base: Base, plan: Plan) -> dict[str, Any]:
         "ranks": plan.ranks,
         "resume_pack": plan.start.manifest.sha256 if plan.start else "",
     }
+
+
+def _open_for_all(everyone: World, folder: Path, identity: Mapping[str, Any], *, resume: bool) -> None:
+    """`_open_folder` in the first process; what it raises there is raised in all."""
+    fault: PlasticError | None = None
+    if everyone.first:
+        try:
+            _open_folder(folder, identity, resume=resume)
+        except PlasticError as error:
+            fault = error
+    said = everyone.told(json.dumps([fault.message, fault.hint]).encode("ascii") if fault else None)
+    if said is not None:
+        message, hint = json.loads(said)
+        raise BadConfig(message, hint=hint) from fault
 
 
 def _open_folder(folder: Path, identity: Mapping[str, Any], *, resume: bool) -> None:

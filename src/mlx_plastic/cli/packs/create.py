@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -64,7 +65,7 @@ def training_options(function: F) -> F:
         click.option(
             "--loss-mode",
             type=click.Choice(["answer", "all"]),
-            help="Learn what assistants say, or every token.  [answer]",
+            help="Learn what assistants say, or every token.  [answer; all of plain texts]",
         ),
         click.option(
             "--max-tokens",
@@ -151,6 +152,7 @@ def create(
 
     Example: plastic packs create --name cooking --base nano --data chats.jsonl --steps 200 --lr 3e-3
     """
+    from mlx_plastic.backend import world
     from mlx_plastic.packs import Store
     from mlx_plastic.packs.create import check_free, create_pack, is_broken_off
     from mlx_plastic.packs.recipe import plan_pack
@@ -161,23 +163,20 @@ def create(
     recipe = _recipe(home, name, options)
     start = store.open(resume_pack) if resume_pack else None
     loaded = open_base(home, base)
-    with progress(name) as tick:
-        tell = _teller(tick)
+    first = world().first  # of the processes that mlx.launch started, if it did
+    with _telling(name, quiet=not first) as tell:
         plan = plan_pack(loaded, recipe, start=start, tick=tell)
-    for remark in plan.notes:
+    for remark in plan.notes if first else ():
         note(remark)
     try:
-        with progress(name) as tick:
-            tell = _teller(tick)
+        with _telling(name, quiet=not first) as tell:
             made = None if dry_run else create_pack(store, loaded, plan, resume=bool(resume), tick=tell)
     except KeyboardInterrupt:
         if is_broken_off(home, name):
             note("\nbroken off: the last checkpoint is kept; go on with the same command and --resume")
         raise
-    if as_json:
-        print_json({"dry_run": dry_run, "plan": plan.as_dict()} | ({"pack": made.as_dict()} if made else {}))
-    else:
-        _show(plan, made)
+    if first:
+        _show(plan, made, as_json=as_json)
 
 
 RANKS = ("rank_strategy", "target_compression", "rank_map", "rank_map_from_pack")
@@ -232,18 +231,31 @@ def _recipe(home: Home, name: str, options: dict[str, Any]) -> Recipe:
     )
 
 
-def _teller(tick: Callable[..., None]) -> Callable[[str, float, float, str], None]:
-    """What a stage says to its progress line; training tells itself how long it will take."""
-    others: dict[str, Callable[..., None]] = {"training": tick}
-
-    def tell(stage: str, done: float, total: float, detail: str) -> None:
-        others.setdefault(stage, with_eta(tick))(done, total, f"{stage}: {detail}")
-
-    return tell
+Tell = Callable[[str, float, float, str], None]  # stage, done, of how many, detail
 
 
-def _show(plan: Plan, made: Created | None) -> None:
+@contextmanager
+def _telling(name: str, *, quiet: bool) -> Iterator[Tell]:
+    """The progress line of a stage; training tells itself how long it will take."""
+    if quiet:
+        yield lambda *_: None
+        return
+    with progress(name) as tick:
+        ticks: dict[str, Callable[..., None]] = {"training": tick}
+
+        def tell(stage: str, done: float, total: float, detail: str) -> None:
+            if stage not in ticks:
+                ticks[stage] = with_eta(tick)
+            ticks[stage](done, total, f"{stage}: {detail}")
+
+        yield tell
+
+
+def _show(plan: Plan, made: Created | None, *, as_json: bool) -> None:
     value = plan.as_dict()
+    if as_json:
+        print_json({"dry_run": made is None, "plan": value} | ({"pack": made.as_dict()} if made else {}))
+        return
     rows: list[tuple[str, object]] = [
         ("modules", value["modules"]),
         ("ranks", ", ".join(f"{role} {rank}" for role, rank in value["ranks"].items())),

@@ -256,6 +256,16 @@ def test_a_sample_longer_than_the_window_is_cut_and_told(store: Store, tiny: Bas
     assert whole.recipe.config.max_tokens == 512
 
 
+def test_stacks_of_experts_learn_when_asked_and_only_then(store: Store, data: Path, tmp_path: Path) -> None:
+    base = load_base(str(make_checkpoint(tmp_path / "moe", experts=4)))
+    assert not any("switch_mlp" in path for path in paths_of(base, ""))
+    config = dataclasses.replace(CONFIG, roles="experts")
+    made = create_pack(store, base, planned(base, data, config=config))
+    assert len(made.manifest.rank_map) == 6
+    assert {factors.a.ndim for factors in store.read("rex").factors.values()} == {3}
+    assert made.proof.acts and made.manifest.evals["valid_loss"] < made.manifest.evals["valid_loss_base"]
+
+
 # -- layers without a backward pass
 
 

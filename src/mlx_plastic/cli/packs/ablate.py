@@ -94,7 +94,9 @@ def ablate(
     grid = _grid(axes, config.learning_rate)
     rows_of(csv)  # a file of another kind is told before the base is loaded
     loaded = open_base(home, base)
-    found = cells(loaded, recipe, grid)
+    with progress("ablate") as tick:
+        reading = with_eta(tick)
+        found = cells(loaded, recipe, grid, tick=lambda _, done, of, what: reading(done, of, what))
     known = {row["key"] for row in rows_of(csv)}
     todo = [cell for cell in found if cell.key not in known]
     note(f"{len(found)} combinations, {len(found) - len(todo)} of them measured before")

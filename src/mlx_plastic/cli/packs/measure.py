@@ -61,8 +61,9 @@ def evaluate(
     store.open(pack)  # a broken pack, or broken data, is told before the base is loaded
     data = read_data(data_path)
     loaded = open_base(home, base)
-    samples = thinned(encoded(data, loaded, loss_mode or data.natural_mode), max_samples)
     with progress("eval") as tick:
+        mode = loss_mode or data.natural_mode
+        samples = thinned(encoded(data, loaded, mode, on_progress=with_eta(tick)), max_samples)
         found = measure(loaded, lambda: store.open(pack), samples, on_progress=with_eta(tick))
     if csv:
         append_csv(csv, [found.row])

@@ -157,7 +157,7 @@ class Run:
 
     def _progress(self, loss: float) -> Progress:
         state, steps = self.state, len(self.steps)
-        left = (steps - state.step) * state.seconds / max(1, state.step)
+        left = (steps - state.step) * state.step_seconds / max(1, state.step)
         speed = state.tokens / max(state.step_seconds, 1e-9)
         return Progress(state.step, steps, loss, state.tokens, speed, left)
 

@@ -27,7 +27,7 @@ from mlx_plastic.packs.ranks import (
     shapes_of,
     write_rank_map,
 )
-from mlx_plastic.packs.sizes import file_bytes_bound
+from mlx_plastic.packs.sizes import file_bytes, file_bytes_bound
 from mlx_plastic.packs.taps import layer_inputs
 from mlx_plastic.samples import Encoded
 from test_attach import pack_of, random_factors
@@ -229,5 +229,7 @@ def test_the_bound_on_a_file_is_near_its_size_and_never_below(storage: str) -> N
         for i, (path, (out, width)) in enumerate(shapes.items())
     }
     size = len(tensor_bytes(factors, storage))  # type: ignore[arg-type]
-    bound = file_bytes_bound({p: f.rank for p, f in factors.items()}, shapes, storage)  # type: ignore[arg-type]
+    ranks = {path: f.rank for path, f in factors.items()}
+    assert file_bytes(ranks, shapes, storage, 64) == size  # type: ignore[arg-type]
+    bound = file_bytes_bound(ranks, shapes, storage)  # type: ignore[arg-type]
     assert size <= bound <= size + 40 * 5 * len(factors)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,19 +25,28 @@ from mlx_plastic.lowrank.layers import linear_layers, updated, wrap
 from mlx_plastic.lowrank.quick import quick_activations, summed_nll
 from mlx_plastic.lowrank.svd import product_svd
 from mlx_plastic.packs.allocate import Offer, allocate
-from mlx_plastic.packs.format import Factors, Storage, stored_bytes, stored_factors, tensor_bytes
-from mlx_plastic.packs.sizes import HEADER_BYTES, Shapes, entry_bytes, file_bytes_bound
-from mlx_plastic.packs.taps import layer_inputs
+from mlx_plastic.packs.format import (
+    Factors,
+    Pack,
+    RunCard,
+    Storage,
+    make_manifest,
+    stored_bytes,
+    stored_factors,
+)
+from mlx_plastic.packs.sizes import HEADER_BYTES, Shapes, entry_bytes, file_bytes, file_bytes_bound
+from mlx_plastic.packs.taps import layer_inputs, spread
+from mlx_plastic.packs.train import TrainConfig, data_card, train
 from mlx_plastic.samples import Encoded
 
 log = logging.getLogger(__name__)
 
 Array = NDArray[Any]
-Metric = Literal["update", "inputs", "fisher"]
+Metric = Literal["update", "inputs", "loss"]
 
 MORE_THAN_FITS = 1.2  # times the rank that a budget holds, to choose from
 ROUNDS = 6  # of allocation, until the file is as large as allowed
-FISHER_SAMPLES = 64  # whose gradients weigh the parts
+WEIGHING = 48  # samples, on which the parts are weighed
 
 
 @dataclass(frozen=True)
@@ -50,10 +60,6 @@ class Parts:
     b: Array
     a: Array
     gains: Array
-
-    @property
-    def experts(self) -> int:
-        return self.b.shape[0] if self.b.ndim == 3 else 1
 
     def reordered(self, gains: Array) -> Parts:
         order = np.argsort(-gains, kind="stable")
@@ -93,7 +99,7 @@ def fit(
     budget_bytes: int,
     weigh: Sequence[Encoded] = (),
     storages: Sequence[Storage] = get_args(Storage),
-    group_sizes: Sequence[int] = (64,),
+    group_sizes: Sequence[int] = (64, 128),
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Fitted:
     """The update cut to `budget_bytes` of pack.safetensors, in the way that does best on `valid`.
@@ -106,25 +112,47 @@ def fit(
     if not any(sample.supervised for sample in valid):
         raise ValueError("no valid sample has a target to choose by")
     kinds = [(s, g) for s in storages for g in (group_sizes if s != "float16" else group_sizes[:1])]
-    metrics: Sequence[Metric] = get_args(Metric) if weigh else ("update",)
-    total = 1 + len(kinds) * len(metrics)
+    metric: Metric = "loss" if weigh else "update"
     full_nll = measure(base, factors, valid)
+    parts = weighed(base, factors, metric, spread(weigh, WEIGHING))
     found: list[tuple[Candidate, dict[str, Factors]]] = []
-    for metric in metrics:
-        parts = weighed(base, factors, metric, weigh)
-        for storage, group_size in kinds:
-            candidate, cut = cut_to(parts, budget_bytes, storage, group_size, metric=metric)
-            nll = measure(base, cut, valid)
-            found.append((dataclasses.replace(candidate, nll=nll), cut))
-            log.info(
-                "%s by %s: %d parts in %d modules, %d bytes, %.4f nats (uncut %.4f)",
-                *(storage, metric, sum(candidate.ranks.values()), len(candidate.ranks)),
-                *(candidate.file_bytes, nll, full_nll),
-            )
-            if on_progress:
-                on_progress(1 + len(found), total)
+    for storage, group_size in kinds:
+        candidate, cut = cut_to(parts, budget_bytes, storage, group_size, metric=metric)
+        nll = measure(base, cut, valid)
+        found.append((dataclasses.replace(candidate, nll=nll), cut))
+        log.info(
+            "%s in groups of %d: %d parts in %d modules, %d bytes, %.4f nats (uncut %.4f)",
+            *(storage, group_size, sum(candidate.ranks.values()), len(candidate.ranks)),
+            *(candidate.file_bytes, nll, full_nll),
+        )
+        if on_progress:
+            on_progress(1 + len(found), 1 + len(kinds))
     best, cut = min(found, key=lambda one: one[0].nll or 0.0)
     return Fitted(cut, best, tuple(candidate for candidate, _ in found), full_nll)
+
+
+def heal(
+    base: Base,
+    fitted: Fitted,
+    samples: Sequence[Encoded],
+    valid: Sequence[Encoded],
+    config: TrainConfig,
+) -> Fitted:
+    """The cut update, trained on with `config` at the ranks it kept, and stored again in the same bytes.
+
+    It makes up for a deep cut. What it gives is taken only if it does better on `valid`; else `fitted` comes
+    back as it is. Raises TrainingFailed as `train` does.
+    """
+    best = fitted.best
+    start = _as_pack(base, fitted.factors)
+    trained = train(base, samples, valid, config, ranks=best.ranks, start=start)
+    healed = stored_factors(trained.factors, best.storage, best.group_size)
+    nll = measure(base, healed, valid)
+    log.info("healed in %d steps: %.4f -> %.4f nats", trained.report.steps, best.nll or math.nan, nll)
+    if best.nll is not None and nll >= best.nll:
+        return fitted
+    better = dataclasses.replace(best, nll=nll)
+    return Fitted(healed, better, (*fitted.candidates, better), fitted.full_nll)
 
 
 def weighed(
@@ -133,16 +161,17 @@ def weighed(
     """The update of each module as parts, worth what `metric` says.
 
     "update": their squared size. "inputs": the squared size of what they add to the layer's output on
-    `samples`. "fisher": the mean squared derivative of the loss of one of the `samples` by the part's size,
-    which is twice the loss in nats that dropping it costs, to second order.
+    `samples`. "loss": that, times the mean squared derivative of the loss by the part's size, under a root.
+    The derivative (twice what dropping the part costs, to second order: LeCun et al. 1989) is noisy with few
+    samples, the output says nothing of what comes after: their geometric mean did better than either.
     """
-    if metric == "inputs":
-        rows = layer_inputs(base.model, list(factors), samples)
-        return {path: split(f, rows.get(path)) for path, f in factors.items()}
-    parts = {path: split(f) for path, f in factors.items()}
-    if metric == "fisher":
-        gains = _fisher(base, parts, samples[:FISHER_SAMPLES])
-        return {path: p.reordered(gains[path]) for path, p in parts.items()}
+    if metric == "update":
+        return {path: split(f) for path, f in factors.items()}
+    rows = layer_inputs(base.model, list(factors), samples)
+    parts = {path: split(f, rows.get(path)) for path, f in factors.items()}
+    if metric == "loss":
+        slopes = _squared_slopes(base, parts, samples)
+        parts = {path: p.reordered(np.sqrt(p.gains * slopes[path])) for path, p in parts.items()}
     return parts
 
 
@@ -175,26 +204,28 @@ def cut_to(
 
     Raises PlasticError if not even one part fits.
     """
-    offers = {path: _offer(path, p, storage, group_size, budget_bytes) for path, p in parts.items()}
+    shapes = {path: (*p.b.shape[:-1], p.a.shape[-1]) for path, p in parts.items()}
+    offers = {
+        path: _offer(path, p, shapes[path], storage, group_size, budget_bytes) for path, p in parts.items()
+    }
     room = budget_bytes - HEADER_BYTES
-    best: tuple[int, dict[str, Factors]] | None = None
+    ranks: dict[str, int] = {}
+    size = 0
     for _ in range(ROUNDS):
-        ranks = allocate(offers, room).ranks
-        cut = {path: join(parts[path], rank) for path, rank in ranks.items()}
-        size = len(tensor_bytes(cut, storage, group_size)) if cut else 0
-        if best and not best[0] < size <= budget_bytes:
+        found = allocate(offers, room).ranks
+        found_size = file_bytes(found, shapes, storage, group_size) if found else 0
+        if size < found_size <= budget_bytes:
+            ranks, size = found, found_size
+        elif ranks:
             break
-        if cut and size <= budget_bytes:
-            best = size, cut
-        room += budget_bytes - size  # entries in the header are shorter than they could be
-    if best is None:
+        room += budget_bytes - found_size  # entries in the header are shorter than they could be
+    if not ranks:
         least = min(offer.bytes_at(1) for offer in offers.values()) + HEADER_BYTES
         raise PlasticError(
             f"a budget of {budget_bytes} bytes holds no part of this update",
             hint=f"the smallest in {storage} takes up to {least} bytes; give more",
         )
-    size, cut = best
-    ranks = {path: f.rank for path, f in cut.items()}
+    cut = {path: join(parts[path], rank) for path, rank in ranks.items()}
     return Candidate(storage, group_size, metric, ranks, size), stored_factors(cut, storage, group_size)
 
 
@@ -225,12 +256,26 @@ def rank_to_train(shapes: Shapes, budget_bytes: int) -> int:
     return max(1, min(smallest, int(MORE_THAN_FITS * holds)))
 
 
-def _offer(path: str, parts: Parts, storage: Storage, group_size: int, budget_bytes: int) -> Offer:
-    out, width = parts.b.shape[-2], parts.a.shape[-1]
-    empty, one = (
-        stored_bytes(out, width, rank, storage, parts.experts, group_size=group_size) for rank in (0, 1)
+def _as_pack(base: Base, factors: Mapping[str, Factors]) -> Pack:
+    manifest = make_manifest(
+        factors,
+        name="cut",
+        base_id=base.ref,
+        base_fingerprint=base.fingerprint,
+        training={},
+        data=data_card([]),
+        run=RunCard(0, 0.0, 0.0, 0.0),
     )
-    shape = (*parts.b.shape[:-2], out, width)
+    return Pack(manifest, dict(factors))
+
+
+def _offer(
+    path: str, parts: Parts, shape: Sequence[int], storage: Storage, group_size: int, budget_bytes: int
+) -> Offer:
+    *stack, out, width = shape
+    empty, one = (
+        stored_bytes(out, width, rank, storage, math.prod(stack), group_size=group_size) for rank in (0, 1)
+    )
     entries = entry_bytes(path, shape, storage, digits=len(str(budget_bytes)))
     return Offer(parts.gains.tolist(), one - empty, empty + entries)
 
@@ -251,7 +296,7 @@ def _wearing(model: Any, factors: Mapping[str, tuple[Array, Array]]) -> Iterator
         wrap(model, before)
 
 
-def _fisher(base: Base, parts: Mapping[str, Parts], samples: Sequence[Encoded]) -> dict[str, Array]:
+def _squared_slopes(base: Base, parts: Mapping[str, Parts], samples: Sequence[Encoded]) -> dict[str, Array]:
     """(k,) per module: the mean over the samples of (d loss / d size of the part)^2, in nats^2 per target."""
     model = base.model
     learnt = [s for s in samples if s.supervised and not s.soft]

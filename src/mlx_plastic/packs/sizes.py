@@ -5,11 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from mlx_plastic.packs.format import Storage, stored_bytes
-from mlx_plastic.packs.tensors import KINDS
+import numpy as np
+import safetensors.numpy
+
+from mlx_plastic.lowrank.quantized import stored_width
+from mlx_plastic.packs.format import GROUP_SIZE, Storage, stored_bytes
+from mlx_plastic.packs.tensors import BITS, KINDS
 
 Shapes = Mapping[str, tuple[int, ...]]  # of the weights by module path: (out, in), of experts (E, out, in)
 
+DTYPES = {"F16": np.float16, "F32": np.float32, "I8": np.int8, "U8": np.uint8}
 HEADER_BYTES = 24  # of a safetensors file without any tensor: its length, braces and padding
 OFFSET_DIGITS = 10  # room for files up to 10 GB
 
@@ -33,3 +38,28 @@ def file_bytes_bound(ranks: Mapping[str, int], shapes: Shapes, storage: Storage 
         total += stored_bytes(out, width, rank, storage, math.prod(experts))
         total += entry_bytes(path, shapes[path], storage)
     return total
+
+
+def file_bytes(
+    ranks: Mapping[str, int], shapes: Shapes, storage: Storage = "float16", group_size: int = GROUP_SIZE
+) -> int:
+    """How many bytes pack.safetensors of these ranks has, exactly: that of a file of zeros."""
+    tensors = {}
+    for path, rank in ranks.items():
+        for part, shape in _part_shapes(shapes[path], rank, storage, group_size).items():
+            tensors[f"{path}.lora.{part}"] = np.zeros(shape, DTYPES[KINDS[storage][part]])
+    return len(safetensors.numpy.save(tensors))
+
+
+def _part_shapes(
+    weight: Sequence[int], rank: int, storage: Storage, group_size: int
+) -> dict[str, tuple[int, ...]]:
+    """The shapes of a module's tensors in the file."""
+    *stack, out, width = weight
+    if storage == "float16":
+        return {"A": (*stack, rank, width), "B": (*stack, out, rank), "alpha": ()}
+    found: dict[str, tuple[int, ...]] = {"alpha": ()}
+    for part, side in (("A", width), ("B", out)):
+        found[part] = (*stack, rank, stored_width(side, BITS[storage]))
+        found[f"{part}.scales"] = (*stack, rank, -(-side // group_size))
+    return found

@@ -16,6 +16,7 @@ from mlx_plastic.samples import Encoded
 Array = NDArray[Any]
 
 ROWS = 512  # of each layer: more than any rank asked for, and still some hundred MB of a large base
+FROM_EACH = 8  # rows at least of a sample that is run
 
 
 class _Tap(nn.Module):
@@ -36,25 +37,33 @@ def layer_inputs(
 ) -> dict[str, Array]:
     """Module path -> (n, in) float32 inputs of the layer there, n at most `rows`, for the layers that ran.
 
-    The positions are spread evenly over the samples. What the model wears meanwhile acts; afterwards it has
-    the very modules it had. Experts see the tokens that come to their stack, whoever they are routed to.
+    They are spread evenly over at most rows / 8 samples. What the model wears meanwhile acts; afterwards it
+    has the very modules it had. Experts see the tokens that come to their stack, whoever they are routed to.
     Raises ValueError if there is no sample.
     """
     if not samples:
         raise ValueError("no sample to run the model on")
+    samples = spread(samples, max(1, rows // FROM_EACH))
     each = -(-rows // len(samples))
     kept: dict[str, list[Array]] = {path: [] for path in paths}
     with _tapped(model, paths) as taps:
-        for sample in samples[:rows]:
+        for sample in samples:
             mx.eval(model(mx.array(sample.tokens)[None]))
             for path, tap in taps.items():
                 seen, tap.seen = tap.seen, []
                 if seen:
-                    kept[path].append(_spread(mx.concatenate(seen), each))
+                    kept[path].append(_some(mx.concatenate(seen), each))
     return {path: np.concatenate(found)[:rows] for path, found in kept.items() if found}
 
 
-def _spread(rows: mx.array, most: int) -> Array:
+def spread(samples: Sequence[Encoded], most: int) -> list[Encoded]:
+    """At most `most` of the samples, evenly spaced."""
+    if len(samples) <= most:
+        return list(samples)
+    return [samples[i * len(samples) // most] for i in range(most)]
+
+
+def _some(rows: mx.array, most: int) -> Array:
     at = np.unique(np.linspace(0, rows.shape[0] - 1, most).astype(np.int32))
     return np.array(rows[mx.array(at)].astype(mx.float32))
 

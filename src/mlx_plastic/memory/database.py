@@ -63,6 +63,21 @@ MIGRATIONS = (
     CREATE TABLE secret (key BLOB NOT NULL);
     INSERT INTO secret VALUES (randomblob(32));
     """,
+    """
+    CREATE TABLE routes (  -- where the router sent a turn, and why; goes with the turn
+        turn TEXT PRIMARY KEY REFERENCES turns (id) ON DELETE CASCADE,
+        route TEXT NOT NULL CHECK (route IN ('weights', 'retrieval', 'both', 'neither')),
+        score REAL NOT NULL,
+        decided_by TEXT NOT NULL CHECK (decided_by IN ('router', 'rule', 'tag', 'person')),
+        reasons TEXT NOT NULL,  -- JSON list of names, never text
+        abstained INTEGER NOT NULL,
+        at TEXT NOT NULL
+    ) WITHOUT ROWID;
+    CREATE TABLE labels (  -- what the person said instead
+        turn TEXT PRIMARY KEY REFERENCES turns (id) ON DELETE CASCADE,
+        route TEXT NOT NULL CHECK (route IN ('weights', 'retrieval', 'both', 'neither'))
+    ) WITHOUT ROWID;
+    """,
 )
 
 

@@ -31,10 +31,10 @@ from mlx_plastic.base.widen import count_parameters
 from mlx_plastic.lowrank.layers import dims
 from mlx_plastic.lowrank.svd import product_svd, truncated_svd
 from mlx_plastic.packs import DataCard, Factors, Pack, RunCard, make_manifest, read_pack, write_pack
-from mlx_plastic.packs.attach import attached
-from mlx_plastic.packs.compose import Parent, compose
+from mlx_plastic.packs.algebra.compose import Parent, compose
 from mlx_plastic.packs.convert import export_pack
-from mlx_plastic.packs.wardrobe import Wardrobe
+from mlx_plastic.packs.wear.attach import attached
+from mlx_plastic.packs.wear.wardrobe import Wardrobe
 
 TOKENS = 64  # of the text whose logits are compared
 WEIGHTS = (1.0, 0.7)  # of the composed packs; no power of two of each other, which is the hard case

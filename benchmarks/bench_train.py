@@ -38,9 +38,9 @@ from models import make_llama
 
 from mlx_plastic.backend import BLAS, mx, nn, optim
 from mlx_plastic.base import Base, load_base, targets
-from mlx_plastic.packs.batches import plan, rows
-from mlx_plastic.packs.learner import new_layers
-from mlx_plastic.packs.train import Progress, TrainConfig, train
+from mlx_plastic.packs.train.batches import plan, rows
+from mlx_plastic.packs.train.learner import new_layers
+from mlx_plastic.packs.train.train import Progress, TrainConfig, train
 from mlx_plastic.samples import Encoded, Message, Sample, encode, read_chats
 
 PAD_TO = 32  # as mlx-lm's own batches

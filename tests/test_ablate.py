@@ -17,11 +17,11 @@ from mlx_plastic.cli.main import plastic
 from mlx_plastic.errors import BadData, BadPack, PlasticError
 from mlx_plastic.home import Home
 from mlx_plastic.packs import Store
-from mlx_plastic.packs.ablate import ALL_COLUMNS, Cell, Grid, ablate, cells, roles_of, rows_of
-from mlx_plastic.packs.create import create_pack
-from mlx_plastic.packs.measure import COLUMNS
-from mlx_plastic.packs.plot import Mark, scatter, ticks
-from mlx_plastic.packs.recipe import Recipe, plan_pack
+from mlx_plastic.packs.create.create import create_pack
+from mlx_plastic.packs.create.recipe import Recipe, plan_pack
+from mlx_plastic.packs.measure.ablate import ALL_COLUMNS, Cell, Grid, ablate, cells, roles_of, rows_of
+from mlx_plastic.packs.measure.measure import COLUMNS
+from mlx_plastic.packs.measure.plot import Mark, scatter, ticks
 from test_create import CONFIG, chat
 from test_measure_packs import write
 

@@ -15,9 +15,9 @@ from mlx_plastic.cli.main import plastic
 from mlx_plastic.errors import BadPack, BaseMismatch, PlasticError
 from mlx_plastic.home import Home
 from mlx_plastic.packs import Factors, Pack, Store
-from mlx_plastic.packs.apply import apply_pack
-from mlx_plastic.packs.attach import attached
-from mlx_plastic.packs.probe import PROBE_TOKENS, PROBES, prove, proved
+from mlx_plastic.packs.wear.apply import apply_pack
+from mlx_plastic.packs.wear.attach import attached
+from mlx_plastic.packs.wear.probe import PROBE_TOKENS, PROBES, prove, proved
 from test_attach import modules, pack_of, random_factors, random_pack
 from test_engine import add_pack
 

@@ -12,7 +12,7 @@ from mlx_plastic.base import Base, load_base, targets
 from mlx_plastic.errors import BadPack, BaseMismatch
 from mlx_plastic.lowrank.layers import DeltaLinear, dims
 from mlx_plastic.packs import Factors, Pack
-from mlx_plastic.packs.attach import attach, attached, detach, proof
+from mlx_plastic.packs.wear.attach import attach, attached, detach, proof
 from test_format import some_manifest
 
 TOKENS = list(range(5, 25))

@@ -11,13 +11,13 @@ import pytest
 
 from mlx_plastic.base import Base, load_base
 from mlx_plastic.errors import PlasticError
-from mlx_plastic.packs.allocate import Offer, allocate
-from mlx_plastic.packs.attach import attached
-from mlx_plastic.packs.budget import cut_to, fit, heal, join, measure, rank_to_train, split, weighed
-from mlx_plastic.packs.format import Factors, read_pack, stored_factors, tensor_bytes, write_pack
-from mlx_plastic.packs.sizes import file_bytes_bound
-from mlx_plastic.packs.taps import layer_inputs
-from mlx_plastic.packs.train import TrainConfig, train
+from mlx_plastic.packs.format.pack import Factors, read_pack, stored_factors, tensor_bytes, write_pack
+from mlx_plastic.packs.ranks.allocate import Offer, allocate
+from mlx_plastic.packs.ranks.budget import cut_to, fit, heal, join, measure, rank_to_train, split, weighed
+from mlx_plastic.packs.ranks.sizes import file_bytes_bound
+from mlx_plastic.packs.ranks.taps import layer_inputs
+from mlx_plastic.packs.train.train import TrainConfig, train
+from mlx_plastic.packs.wear.attach import attached
 from mlx_plastic.samples import Encoded
 from test_attach import pack_of, random_factors
 

@@ -18,11 +18,11 @@ from mlx_plastic.errors import BadConfig, BadPack, BaseMismatch, PlasticError
 from mlx_plastic.home import Home
 from mlx_plastic.lowrank.layers import dims
 from mlx_plastic.packs import Factors, Pack, Store
-from mlx_plastic.packs.attach import attached
-from mlx_plastic.packs.compose import Composing, Parent, compose, open_parents
-from mlx_plastic.packs.concat import concatenated
-from mlx_plastic.packs.merge import dare, ties
-from mlx_plastic.packs.updates import distance, inner, norm, product, side_by_side
+from mlx_plastic.packs.algebra.compose import Composing, Parent, compose, open_parents
+from mlx_plastic.packs.algebra.concat import concatenated
+from mlx_plastic.packs.algebra.merge import dare, ties
+from mlx_plastic.packs.algebra.updates import distance, inner, norm, product, side_by_side
+from mlx_plastic.packs.wear.attach import attached
 from test_format import some_manifest
 
 TOKENS = list(range(5, 25))

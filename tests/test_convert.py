@@ -24,10 +24,10 @@ from mlx_plastic.errors import BadPack, BaseMismatch, PlasticError
 from mlx_plastic.home import Home
 from mlx_plastic.lowrank.layers import dims
 from mlx_plastic.packs import Factors, Pack, Store
-from mlx_plastic.packs.attach import attached
 from mlx_plastic.packs.convert import export_pack, import_adapter, mlx_lm, peft
 from mlx_plastic.packs.convert.fold import Update, folded, halved, relative_error
 from mlx_plastic.packs.convert.gguf import turned, turned_back
+from mlx_plastic.packs.wear.attach import attached
 from test_format import some_manifest
 from tiny import make_checkpoint, make_llama
 

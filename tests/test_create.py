@@ -17,11 +17,11 @@ from mlx_plastic.cli.main import plastic
 from mlx_plastic.errors import BadConfig, BadPack, BaseMismatch, PlasticError, TrainingFailed
 from mlx_plastic.home import Home
 from mlx_plastic.packs import Store, read_pack
-from mlx_plastic.packs.create import check_free, create_pack, is_broken_off, training_folder
-from mlx_plastic.packs.keeper import Keeper
-from mlx_plastic.packs.recipe import Plan, Recipe, paths_of, plan_pack
-from mlx_plastic.packs.stubborn import stubborn_layers, trainable
-from mlx_plastic.packs.train_config import TrainConfig
+from mlx_plastic.packs.create.create import check_free, create_pack, is_broken_off, training_folder
+from mlx_plastic.packs.create.recipe import Plan, Recipe, paths_of, plan_pack
+from mlx_plastic.packs.train.config import TrainConfig
+from mlx_plastic.packs.train.keeper import Keeper
+from mlx_plastic.packs.train.stubborn import stubborn_layers, trainable
 from test_attach import modules
 from test_measure_packs import write
 from tiny import make_checkpoint

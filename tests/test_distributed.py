@@ -20,7 +20,7 @@ import dataclasses, hashlib, json, sys
 from pathlib import Path
 from mlx_plastic.backend import world
 from mlx_plastic.base import load_base
-from mlx_plastic.packs.train import train
+from mlx_plastic.packs.train.train import train
 sys.path.insert(0, {tests!r})
 from test_train import SMALL, Killed, some_samples
 

@@ -19,8 +19,8 @@ from mlx_plastic.cli.main import plastic
 from mlx_plastic.errors import BadCheckpoint, BadConfig, BadPack, PlasticError
 from mlx_plastic.home import Home
 from mlx_plastic.packs import Pack, Store
-from mlx_plastic.packs.attach import attached
-from mlx_plastic.packs.extract import Extracted, Extraction, extract
+from mlx_plastic.packs.extract.extract import Extracted, Extraction, extract
+from mlx_plastic.packs.wear.attach import attached
 from test_compose import dense
 from tiny import make_checkpoint
 

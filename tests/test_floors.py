@@ -113,9 +113,9 @@ def test_imports_only_go_down(module: str, path: Path) -> None:
             "if TYPE_CHECKING:\n    import mlx_plastic.cli",
             "floor 6",
         ),
-        ("mlx_plastic.packs.train", "import mlx.core as mx", "fast BLAS"),
-        ("mlx_plastic.packs.train", "def f():\n    from mlx import nn", "fast BLAS"),
-        ("mlx_plastic.packs.train", "import mlx_plastic.attic", "no floor"),
+        ("mlx_plastic.packs.train.train", "import mlx.core as mx", "fast BLAS"),
+        ("mlx_plastic.packs.train.train", "def f():\n    from mlx import nn", "fast BLAS"),
+        ("mlx_plastic.packs.train.train", "import mlx_plastic.attic", "no floor"),
         ("mlx_plastic.base.model", "import mlx_lm", "seconds"),
         (
             "mlx_plastic.base.model",
@@ -134,10 +134,10 @@ def test_each_rule_can_fail(module: str, source: str, fault: str) -> None:
     ("module", "source"),
     [
         (
-            "mlx_plastic.packs.train",
+            "mlx_plastic.packs.train.train",
             "import mlx_plastic.base\nfrom mlx_plastic.packs import format",
         ),
-        ("mlx_plastic.packs.train", "from .format import Pack\nfrom mlx_plastic import __version__"),
+        ("mlx_plastic.packs.train.train", "from .format import Pack\nfrom mlx_plastic import __version__"),
         ("mlx_plastic.base.model", "def f():\n    from mlx_lm import load"),
         ("mlx_plastic.base.model", "class Base:\n    def f(self):\n        from mlx_lm import load"),
         ("mlx_plastic.base.model", "if TYPE_CHECKING:\n    import mlx_lm"),

@@ -15,7 +15,8 @@ import pytest
 import safetensors.numpy
 
 from mlx_plastic.errors import BadPack
-from mlx_plastic.packs.format import (
+from mlx_plastic.packs.format.manifest import MAX_MANIFEST_BYTES
+from mlx_plastic.packs.format.pack import (
     MAX_TENSOR_BYTES,
     DataCard,
     Factors,
@@ -32,10 +33,15 @@ from mlx_plastic.packs.format import (
     tensor_bytes,
     write_pack,
 )
-from mlx_plastic.packs.manifest import MAX_MANIFEST_BYTES
-from mlx_plastic.packs.sign import MAX_SIGNATURE_BYTES
-from mlx_plastic.packs.tensors import MAX_GAIN, MAX_MODULES
-from mlx_plastic.packs.untrusted import HOLLOW_BYTES, MAX_DEPTH, MAX_DIGITS, MAX_HEADER_BYTES, MAX_TOKENS
+from mlx_plastic.packs.format.sign import MAX_SIGNATURE_BYTES
+from mlx_plastic.packs.format.tensors import MAX_GAIN, MAX_MODULES
+from mlx_plastic.packs.format.untrusted import (
+    HOLLOW_BYTES,
+    MAX_DEPTH,
+    MAX_DIGITS,
+    MAX_HEADER_BYTES,
+    MAX_TOKENS,
+)
 
 Q = "model.layers.0.self_attn.q_proj"
 DOWN = "model.layers.1.mlp.down_proj"

@@ -15,7 +15,8 @@ from mlx_plastic.base import Base, load_base
 from mlx_plastic.cli.main import plastic
 from mlx_plastic.errors import BadPack, BaseMismatch, PlasticError
 from mlx_plastic.home import Home
-from mlx_plastic.packs import Pack, Store, fuse
+from mlx_plastic.packs import Pack, Store
+from mlx_plastic.packs.convert import fuse
 from test_convert import TOKENS, uneven_pack, worn_logits
 from test_format import some_manifest
 from tiny import make_checkpoint

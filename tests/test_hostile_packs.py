@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from hostile import FILES, HEADERS, INT4, MANIFESTS, NUMBERS
-from mlx_plastic.packs.format import Storage, write_pack
+from mlx_plastic.packs.format.pack import Storage, write_pack
 from test_format import some_factors, some_manifest
 
 TABLES = {"file": FILES, "header": HEADERS, "numbers": NUMBERS, "manifest": MANIFESTS, "int4": INT4}
@@ -40,7 +40,7 @@ except ValueError:
     pass  # macOS has no such limit
 sys.meta_path.insert(0, NoMLX())
 from mlx_plastic.errors import BadPack
-from mlx_plastic.packs.format import read_pack
+from mlx_plastic.packs.format.pack import read_pack
 
 def read(folder):
     try:

@@ -14,7 +14,7 @@ from mlx_plastic.cli.main import plastic
 from mlx_plastic.errors import BadPack
 from mlx_plastic.home import Home
 from mlx_plastic.packs import Factors, Pack, Store
-from mlx_plastic.packs.ledger import as_csv, compare, ledger, ordered
+from mlx_plastic.packs.algebra.ledger import as_csv, compare, ledger, ordered
 from test_compose import dense, half, pack_of
 
 Q = "model.layers.0.self_attn.q_proj"

@@ -17,11 +17,11 @@ from mlx_plastic.errors import BadData
 from mlx_plastic.home import Home
 from mlx_plastic.lowrank.quick import nlls
 from mlx_plastic.packs import Pack, Store
-from mlx_plastic.packs.attach import attached
-from mlx_plastic.packs.data import encoded, read_data
-from mlx_plastic.packs.inputs import read_inputs, stripped
-from mlx_plastic.packs.measure import COLUMNS, described, evaluate
-from mlx_plastic.packs.throughput import batch_rows, speeds
+from mlx_plastic.packs.create.data import encoded, read_data
+from mlx_plastic.packs.measure.inputs import read_inputs, stripped
+from mlx_plastic.packs.measure.measure import COLUMNS, described, evaluate
+from mlx_plastic.packs.measure.throughput import batch_rows, speeds
+from mlx_plastic.packs.wear.attach import attached
 from test_attach import pack_of, random_factors, random_pack
 
 CHATS = [
@@ -88,7 +88,7 @@ def test_the_row_is_the_models_perplexity_with_and_without_the_pack(tiny: Base, 
 
 
 def test_a_known_base_is_not_measured_again(tiny: Base, chats: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mlx_plastic.packs import measure
+    from mlx_plastic.packs.measure import measure
 
     pack, samples = random_pack(tiny), encoded(read_data(chats), tiny, "answer")
     with attached(tiny.model, {}, fingerprint=tiny.fingerprint):
@@ -175,7 +175,7 @@ def test_each_batch_size_gives_base_and_pack_the_same_perplexity_as_any_other(
 
 
 def test_the_speeds_are_of_the_tokens_read_and_written(tiny: Base, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mlx_plastic.packs import throughput
+    from mlx_plastic.packs.measure import throughput
 
     clock = iter([0.0, 2.0, 5.0])
     monkeypatch.setattr(throughput.time, "perf_counter", lambda: next(clock))

@@ -7,7 +7,7 @@ import pytest
 
 from mlx_plastic.base import Base, load_base
 from mlx_plastic.errors import BadData
-from mlx_plastic.packs.data import VALID_SAMPLES, encoded, read_data, split_data
+from mlx_plastic.packs.create.data import VALID_SAMPLES, encoded, read_data, split_data
 from mlx_plastic.samples import Message, Sample, encode, to_jsonl
 from test_measure_packs import CHATS, write
 

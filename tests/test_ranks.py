@@ -14,8 +14,8 @@ from mlx_plastic.base.widen import float32_weight
 from mlx_plastic.errors import BadConfig
 from mlx_plastic.lowrank.layers import linear_layers
 from mlx_plastic.lowrank.rank import stable_rank
-from mlx_plastic.packs.format import LITE_BYTES, Factors, tensor_bytes
-from mlx_plastic.packs.ranks import (
+from mlx_plastic.packs.format.pack import LITE_BYTES, Factors, tensor_bytes
+from mlx_plastic.packs.ranks.ranks import (
     STRATEGIES,
     check_ranks,
     for_profile,
@@ -27,8 +27,8 @@ from mlx_plastic.packs.ranks import (
     shapes_of,
     write_rank_map,
 )
-from mlx_plastic.packs.sizes import file_bytes, file_bytes_bound
-from mlx_plastic.packs.taps import layer_inputs
+from mlx_plastic.packs.ranks.sizes import file_bytes, file_bytes_bound
+from mlx_plastic.packs.ranks.taps import layer_inputs
 from mlx_plastic.samples import Encoded
 from test_attach import pack_of, random_factors
 

@@ -18,11 +18,11 @@ from mlx_plastic.errors import BadCheckpoint, BadConfig, BadData
 from mlx_plastic.home import Home
 from mlx_plastic.lowrank.layers import linear_layers
 from mlx_plastic.packs import Store
-from mlx_plastic.packs.covariance import input_covariances
-from mlx_plastic.packs.divergence import Distance, fit, reference
-from mlx_plastic.packs.repair import Repaired, Repairing, repair, weighted
-from mlx_plastic.packs.requantize import Option, Scheme, Upgrade, choose, quantized_anew
-from mlx_plastic.packs.worth import Worth
+from mlx_plastic.packs.extract.covariance import input_covariances
+from mlx_plastic.packs.extract.divergence import Distance, fit, reference
+from mlx_plastic.packs.extract.repair import Repaired, Repairing, repair, weighted
+from mlx_plastic.packs.extract.requantize import Option, Scheme, Upgrade, choose, quantized_anew
+from mlx_plastic.packs.extract.worth import Worth
 from mlx_plastic.samples import Encoded
 from test_attach import modules
 from tiny import TEXT, make_checkpoint

@@ -11,9 +11,9 @@ import pytest
 from mlx_plastic.errors import BadPack, PlasticError
 from mlx_plastic.home import Home
 from mlx_plastic.packs import Store
-from mlx_plastic.packs.audit import Demand, audit
-from mlx_plastic.packs.format import read_pack
-from mlx_plastic.packs.sign import is_genuine, make_key, public_file, read_public
+from mlx_plastic.packs.format.audit import Demand, audit
+from mlx_plastic.packs.format.pack import read_pack
+from mlx_plastic.packs.format.sign import is_genuine, make_key, public_file, read_public
 from test_store import add
 
 
@@ -178,7 +178,7 @@ def test_without_the_package_packs_are_read_and_only_signing_is_refused(store: S
     code = (
         "import sys; sys.modules['cryptography'] = None\n"
         "from pathlib import Path; from mlx_plastic.home import Home; from mlx_plastic.packs import Store\n"
-        "from mlx_plastic.packs.audit import Demand, audit\n"
+        "from mlx_plastic.packs.format.audit import Demand, audit\n"
         "store = Store(Home(Path(sys.argv[1])))\n"
         "found = audit(store, 'cooking'); print(found.sound, found.signature)\n"
         "try: audit(store, 'cooking', demand=Demand(required=True))\n"

@@ -13,7 +13,7 @@ import pytest
 
 from mlx_plastic.errors import BadPack, BaseMismatch, PackNotFound, PlasticError
 from mlx_plastic.home import Home
-from mlx_plastic.packs.store import Store
+from mlx_plastic.packs.store.store import Store
 from test_format import some_factors, some_manifest
 
 

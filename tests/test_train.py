@@ -13,10 +13,10 @@ from mlx_plastic.backend import mx, nn
 from mlx_plastic.base import Base, load_base, targets
 from mlx_plastic.errors import BadPack, PlasticError, TrainingFailed
 from mlx_plastic.lowrank.quick import quick_activations, quick_exp, summed_kl, summed_nll
-from mlx_plastic.packs.attach import attached
-from mlx_plastic.packs.batches import epoch_plan, plan, rows, share, windows
-from mlx_plastic.packs.learner import learning, new_layers
-from mlx_plastic.packs.train import Progress, TrainConfig, data_card, train
+from mlx_plastic.packs.train.batches import epoch_plan, plan, rows, share, windows
+from mlx_plastic.packs.train.learner import learning, new_layers
+from mlx_plastic.packs.train.train import Progress, TrainConfig, data_card, train
+from mlx_plastic.packs.wear.attach import attached
 from mlx_plastic.samples import Encoded, Message, Sample
 from test_attach import modules, pack_of, random_pack
 

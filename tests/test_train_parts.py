@@ -15,11 +15,11 @@ from mlx_plastic.errors import TrainingFailed
 from mlx_plastic.lowrank import chunked
 from mlx_plastic.lowrank.layers import DeltaSwitchLinear
 from mlx_plastic.lowrank.quick import summed_kl, summed_nll
-from mlx_plastic.packs.attach import attached
-from mlx_plastic.packs.batches import bucket, rows
-from mlx_plastic.packs.learner import Learner, learning, new_layers
-from mlx_plastic.packs.prefix import Activations
-from mlx_plastic.packs.train import Progress, TrainConfig, Trained, train
+from mlx_plastic.packs.train.batches import bucket, rows
+from mlx_plastic.packs.train.learner import Learner, learning, new_layers
+from mlx_plastic.packs.train.prefix import Activations
+from mlx_plastic.packs.train.train import Progress, TrainConfig, Trained, train
+from mlx_plastic.packs.wear.attach import attached
 from mlx_plastic.samples import Encoded
 from test_attach import modules, pack_of, random_pack
 from test_train import SMALL, some_samples, twice

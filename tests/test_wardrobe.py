@@ -9,8 +9,8 @@ import pytest
 from mlx_plastic.base import Base, load_base
 from mlx_plastic.errors import BadPack, BaseMismatch
 from mlx_plastic.packs import Factors, Pack
-from mlx_plastic.packs.attach import attach, attached, detach
-from mlx_plastic.packs.wardrobe import Wardrobe
+from mlx_plastic.packs.wear.attach import attach, attached, detach
+from mlx_plastic.packs.wear.wardrobe import Wardrobe
 from test_attach import modules
 from test_compose import pack_of, random_pack
 

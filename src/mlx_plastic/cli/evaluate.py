@@ -123,7 +123,7 @@ def harness(
 def _speaker(home: Home, base: str | None, pack: str | None) -> Iterator[tuple[Base, dict[str, str]]]:
     """The base wearing what was asked for, and what to call that in a result."""
     from mlx_plastic.packs import BARE, Store
-    from mlx_plastic.packs.attach import attached
+    from mlx_plastic.packs.wear.attach import attached
 
     store = Store(home)
     worn = store.active() if pack is None else tuple(name for name in (pack,) if name != BARE)

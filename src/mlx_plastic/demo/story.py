@@ -18,7 +18,7 @@ from mlx_plastic.evals.checks import passes
 from mlx_plastic.home import Home
 from mlx_plastic.memory import Memory
 from mlx_plastic.packs import Store
-from mlx_plastic.packs.attach import attached
+from mlx_plastic.packs.wear.attach import attached
 from mlx_plastic.samples import Message, from_jsonl
 from mlx_plastic.serve import Engine
 from mlx_plastic.sleep.lessons import normal

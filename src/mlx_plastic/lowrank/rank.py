@@ -2,7 +2,7 @@
 
 A measure takes a matrix (out, in) or, where it is at hand, its spectrum: singular values (k,), non-negative,
 in any order. None of them says what rank a low-rank *update* of the matrix needs: the spectrum of a weight
-and that of what it has still to learn are two things (`packs/budget.py` looks at the second).
+and that of what it has still to learn are two things (`packs/ranks/budget.py` looks at the second).
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Packs: small reversible deltas on one base.
 
 What only reads and writes files is here. What needs MLX is taken from its module, so that a list of packs
-does not load it: `packs.attach` (attach, attached, detach, proof) and `packs.train` (train, TrainConfig).
+does not load it: `packs.wear.attach` (attach, attached, detach) and `packs.train.train` (train, TrainConfig).
 """
 
-from mlx_plastic.packs.format import (
+from mlx_plastic.packs.format.pack import (
     DataCard,
     Factors,
     Manifest,
@@ -17,7 +17,7 @@ from mlx_plastic.packs.format import (
     read_pack,
     write_pack,
 )
-from mlx_plastic.packs.store import BARE, Change, Entry, Status, Store
+from mlx_plastic.packs.store.store import BARE, Change, Entry, Status, Store
 
 __all__ = [
     "BARE",

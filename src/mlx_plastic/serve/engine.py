@@ -110,8 +110,8 @@ class Engine:
         """
         wanted = self.store.active() if self.choice is None else self.choice
         if wanted != self.worn:
-            from mlx_plastic.packs.attach import attach
-            from mlx_plastic.packs.probe import proved
+            from mlx_plastic.packs.wear.attach import attach
+            from mlx_plastic.packs.wear.probe import proved
 
             packs = {name: self.store.read(name) for name in wanted}
             if packs:

@@ -25,9 +25,9 @@ from mlx_plastic.home import Home, locked, settings
 from mlx_plastic.lowrank.layers import dims, stack_size
 from mlx_plastic.memory import Exchange, Memory
 from mlx_plastic.packs import Pack, Store, make_manifest
-from mlx_plastic.packs.attach import attached
-from mlx_plastic.packs.format import LITE_ATTENTION_RANK, LITE_BYTES
-from mlx_plastic.packs.train import TrainConfig, Trained, data_card, train
+from mlx_plastic.packs.wear.attach import attached
+from mlx_plastic.packs.format.pack import LITE_ATTENTION_RANK, LITE_BYTES
+from mlx_plastic.packs.train.train import TrainConfig, Trained, data_card, train
 from mlx_plastic.samples import Encoded, Part, Sample, encode, from_jsonl, to_jsonl
 from mlx_plastic.sleep.journal import Journal, Record, free_tag, nights, now
 from mlx_plastic.sleep.judge import JudgeConfig, measure

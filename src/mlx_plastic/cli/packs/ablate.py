@@ -16,9 +16,9 @@ from mlx_plastic.cli.output import json_option, note, print_json, print_table, p
 
 if TYPE_CHECKING:
     from mlx_plastic.home import Home
-    from mlx_plastic.packs.ablate import Cell, Grid
-    from mlx_plastic.packs.data import LossMode
-    from mlx_plastic.packs.ranks import Profile
+    from mlx_plastic.packs.create.data import LossMode
+    from mlx_plastic.packs.measure.ablate import Cell, Grid
+    from mlx_plastic.packs.ranks.ranks import Profile
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 OUT = click.Path(dir_okay=False, path_type=Path)
@@ -82,10 +82,10 @@ def ablate(
     Example: plastic packs ablate --base nano --data chats.jsonl --layers qv,all --rank 2,8 --csv grid.csv
     """
     from mlx_plastic.home import settings
-    from mlx_plastic.packs.ablate import ablate as measure
-    from mlx_plastic.packs.ablate import cells, rows_of
-    from mlx_plastic.packs.recipe import Recipe
-    from mlx_plastic.packs.train_config import TrainConfig
+    from mlx_plastic.packs.create.recipe import Recipe
+    from mlx_plastic.packs.measure.ablate import ablate as measure
+    from mlx_plastic.packs.measure.ablate import cells, rows_of
+    from mlx_plastic.packs.train.config import TrainConfig
 
     config = settings(home, "train", TrainConfig)
     if batch_tokens:
@@ -113,8 +113,8 @@ def ablate(
 
 
 def _grid(axes: Mapping[str, Any], rate: float) -> Grid:
-    from mlx_plastic.packs.ablate import Grid
-    from mlx_plastic.packs.ranks import read_rank_map
+    from mlx_plastic.packs.measure.ablate import Grid
+    from mlx_plastic.packs.ranks.ranks import read_rank_map
 
     return Grid(
         layer_sets=[name.strip() for name in axes["layers"].split(",") if name.strip()],

@@ -12,8 +12,8 @@ from mlx_plastic.cli.output import json_option, note, print_json, print_table
 
 if TYPE_CHECKING:
     from mlx_plastic.home import Home
-    from mlx_plastic.packs.apply import Applied
-    from mlx_plastic.packs.ranks import Profile
+    from mlx_plastic.packs.ranks.ranks import Profile
+    from mlx_plastic.packs.wear.apply import Applied
 
 
 @click.command("apply")
@@ -41,7 +41,7 @@ def apply(
     Example: plastic packs apply --name cooking --base nano --dry-run
     """
     from mlx_plastic.packs import Store
-    from mlx_plastic.packs.apply import apply_pack
+    from mlx_plastic.packs.wear.apply import apply_pack
 
     store = Store(home)
     store.open(name)  # a broken pack is told before the base is loaded

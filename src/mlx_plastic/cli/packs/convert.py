@@ -14,9 +14,9 @@ from mlx_plastic.cli.output import json_option, note, print_json, print_table, p
 
 if TYPE_CHECKING:
     from mlx_plastic.home import Home
-    from mlx_plastic.packs.attach import Proof
     from mlx_plastic.packs.convert import Conversion, Kind
-    from mlx_plastic.packs.fuse import Dtype, Fused
+    from mlx_plastic.packs.convert.fuse import Dtype, Fused
+    from mlx_plastic.packs.wear.attach import Proof
 
 
 @click.command()
@@ -133,7 +133,7 @@ def fuse(
     from mlx_plastic.base import BaseConfig
     from mlx_plastic.home import settings
     from mlx_plastic.packs import Store
-    from mlx_plastic.packs.fuse import fuse as fuse_pack
+    from mlx_plastic.packs.convert.fuse import fuse as fuse_pack
 
     with progress("writing") as tick:
         done = fuse_pack(

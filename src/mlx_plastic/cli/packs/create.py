@@ -16,8 +16,8 @@ from mlx_plastic.cli.output import json_option, note, print_json, print_table, p
 
 if TYPE_CHECKING:
     from mlx_plastic.home import Home
-    from mlx_plastic.packs.create import Created
-    from mlx_plastic.packs.recipe import Plan, Recipe
+    from mlx_plastic.packs.create.create import Created
+    from mlx_plastic.packs.create.recipe import Plan, Recipe
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -154,8 +154,8 @@ def create(
     """
     from mlx_plastic.backend import world
     from mlx_plastic.packs import Store
-    from mlx_plastic.packs.create import check_free, create_pack, is_broken_off
-    from mlx_plastic.packs.recipe import plan_pack
+    from mlx_plastic.packs.create.create import check_free, create_pack, is_broken_off
+    from mlx_plastic.packs.create.recipe import plan_pack
 
     _check_usage(resume_pack, options)
     store = Store(home)
@@ -203,9 +203,9 @@ def _recipe(home: Home, name: str, options: dict[str, Any]) -> Recipe:
     """What config.toml says of training, and what the command line says instead."""
     from mlx_plastic.home import settings
     from mlx_plastic.packs import Store
-    from mlx_plastic.packs.ranks import read_rank_map
-    from mlx_plastic.packs.recipe import Recipe
-    from mlx_plastic.packs.train_config import TrainConfig
+    from mlx_plastic.packs.create.recipe import Recipe
+    from mlx_plastic.packs.ranks.ranks import read_rank_map
+    from mlx_plastic.packs.train.config import TrainConfig
 
     entries = None
     if options["rank_map"]:

@@ -13,9 +13,9 @@ from mlx_plastic.cli.output import json_option, note, print_json, print_table, p
 
 if TYPE_CHECKING:
     from mlx_plastic.home import Home
-    from mlx_plastic.packs.compose import Composed, Method
-    from mlx_plastic.packs.format import Manifest
-    from mlx_plastic.packs.ledger import Comparison, Ledger
+    from mlx_plastic.packs.algebra.compose import Composed, Method
+    from mlx_plastic.packs.algebra.ledger import Comparison, Ledger
+    from mlx_plastic.packs.format.pack import Manifest
 
 STORAGES = click.Choice(["float16", "int8", "int4"])
 
@@ -72,8 +72,8 @@ def compose(
     Example: plastic packs compose cooking travel --weights 1,0.5 --name both
     """
     from mlx_plastic.packs import Store
-    from mlx_plastic.packs.compose import Composing, open_parents
-    from mlx_plastic.packs.compose import compose as make
+    from mlx_plastic.packs.algebra.compose import Composing, open_parents
+    from mlx_plastic.packs.algebra.compose import compose as make
 
     store = Store(home)
     store.require_free(name)
@@ -165,8 +165,8 @@ def ledger(home: Home, pack: str, other: str | None, csv: Path | None, as_json: 
     """
     from mlx_plastic.home import write_atomic
     from mlx_plastic.packs import Store
-    from mlx_plastic.packs.ledger import as_csv, compare
-    from mlx_plastic.packs.ledger import ledger as account
+    from mlx_plastic.packs.algebra.ledger import as_csv, compare
+    from mlx_plastic.packs.algebra.ledger import ledger as account
 
     store = Store(home)
     mine = store.open(pack)

@@ -15,8 +15,8 @@ from mlx_plastic.cli.packs.derive import STORAGES, derived, show_worst, to_bytes
 
 if TYPE_CHECKING:
     from mlx_plastic.home import Home
-    from mlx_plastic.packs.extract import Extracted
-    from mlx_plastic.packs.repair import Repaired
+    from mlx_plastic.packs.extract.extract import Extracted
+    from mlx_plastic.packs.extract.repair import Repaired
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -61,8 +61,8 @@ def from_delta(
     from mlx_plastic.base.weights import open_weights
     from mlx_plastic.home import settings
     from mlx_plastic.packs import Store
-    from mlx_plastic.packs.extract import Extraction, extract
-    from mlx_plastic.packs.repair import Repairing, repair
+    from mlx_plastic.packs.extract.extract import Extraction, extract
+    from mlx_plastic.packs.extract.repair import Repairing, repair
 
     if (tuned is None) == (quantized is None):
         raise click.UsageError("give --tuned, or --quantized with --data")
@@ -87,7 +87,7 @@ def from_delta(
 
 
 def show(made: Extracted | Repaired, *, dry_run: bool, as_json: bool) -> None:
-    from mlx_plastic.packs.extract import Extracted, told
+    from mlx_plastic.packs.extract.extract import Extracted, told
 
     if as_json:
         about = {"errors": made.errors, "notes": made.notes, "dry_run": dry_run}

@@ -14,7 +14,7 @@ from mlx_plastic.cli.output import json_option, note, print_json, print_table
 
 if TYPE_CHECKING:
     from mlx_plastic.home import Home
-    from mlx_plastic.packs.store import Fate, Store
+    from mlx_plastic.packs.store.store import Fate, Store
 
 
 @click.command()
@@ -42,7 +42,7 @@ def add(
     """
     from mlx_plastic.cli.packs.sign import demanded
     from mlx_plastic.packs import Store
-    from mlx_plastic.packs.audit import check
+    from mlx_plastic.packs.format.audit import check
 
     demand = demanded(keys, require_signature)
     manifest = Store(home).take(folder, name, check=lambda pack: check(pack, demand), dry_run=dry_run)

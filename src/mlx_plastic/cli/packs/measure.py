@@ -13,8 +13,8 @@ from mlx_plastic.cli.output import json_option, note, print_json, print_table, p
 
 if TYPE_CHECKING:
     from mlx_plastic.home import Home
-    from mlx_plastic.packs.data import LossMode
-    from mlx_plastic.packs.inputs import Thinking
+    from mlx_plastic.packs.create.data import LossMode
+    from mlx_plastic.packs.measure.inputs import Thinking
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 CSV = click.Path(dir_okay=False, path_type=Path)
@@ -54,8 +54,8 @@ def evaluate(
     """
     from mlx_plastic.evals import append_csv, thinned
     from mlx_plastic.packs import Store
-    from mlx_plastic.packs.data import encoded, read_data
-    from mlx_plastic.packs.measure import evaluate as measure
+    from mlx_plastic.packs.create.data import encoded, read_data
+    from mlx_plastic.packs.measure.measure import evaluate as measure
 
     store = Store(home)
     store.open(pack)  # a broken pack, or broken data, is told before the base is loaded
@@ -119,8 +119,8 @@ def eval_batch(
     """
     from mlx_plastic.evals import append_csv, thinned
     from mlx_plastic.packs import Store
-    from mlx_plastic.packs.inputs import read_inputs
-    from mlx_plastic.packs.throughput import batch_rows
+    from mlx_plastic.packs.measure.inputs import read_inputs
+    from mlx_plastic.packs.measure.throughput import batch_rows
 
     read = Store(home).open(pack)
     loaded = open_base(home, base)

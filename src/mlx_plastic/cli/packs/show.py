@@ -14,8 +14,8 @@ from mlx_plastic.cli.output import json_option, print_json, print_table
 if TYPE_CHECKING:
     from mlx_plastic.home import Home
     from mlx_plastic.packs import Entry, Manifest
-    from mlx_plastic.packs.audit import Finding
-    from mlx_plastic.packs.spectra import Spectrum
+    from mlx_plastic.packs.algebra.spectra import Spectrum
+    from mlx_plastic.packs.format.audit import Finding
 
 
 @click.command("list")
@@ -27,7 +27,7 @@ def list_packs(home: Home, as_json: bool) -> None:
     Example: plastic packs list
     """
     from mlx_plastic.packs import Store
-    from mlx_plastic.packs.store import worn_name
+    from mlx_plastic.packs.store.store import worn_name
 
     store = Store(home)
     found = [_summary(entry) for entry in store.entries()]
@@ -93,9 +93,9 @@ def inspect(home: Home, ref: str, modules: bool, as_json: bool) -> None:
     Example: plastic packs inspect 2026-11-19
     """
     from mlx_plastic.packs import Store
-    from mlx_plastic.packs.audit import judge
-    from mlx_plastic.packs.format import manifest_value
-    from mlx_plastic.packs.spectra import by_role, spectra
+    from mlx_plastic.packs.algebra.spectra import by_role, spectra
+    from mlx_plastic.packs.format.audit import judge
+    from mlx_plastic.packs.format.pack import manifest_value
 
     store = Store(home)
     pack = store.open(ref)

@@ -15,7 +15,7 @@ from mlx_plastic.cli.output import json_option, print_json, print_table, progres
 
 if TYPE_CHECKING:
     from mlx_plastic.home import Home
-    from mlx_plastic.packs.audit import Demand, Finding
+    from mlx_plastic.packs.format.audit import Demand, Finding
 
 
 @click.command()
@@ -28,7 +28,7 @@ def keygen(file: Path, as_json: bool) -> None:
 
     Example: plastic packs keygen ~/.plastic-key
     """
-    from mlx_plastic.packs.sign import make_key, public_file
+    from mlx_plastic.packs.format.sign import make_key, public_file
 
     file = file.expanduser()
     public = make_key(file)
@@ -83,7 +83,7 @@ def verify(
     Example: plastic packs verify
     """
     from mlx_plastic.packs import Store
-    from mlx_plastic.packs.audit import audit
+    from mlx_plastic.packs.format.audit import audit
 
     store, demand = Store(home), demanded(keys, require_signature)
     wanted = refs or tuple(dict.fromkeys([*store.names(), *store.active()]))
@@ -113,8 +113,8 @@ def _fingerprint(home: Home, base: str | None) -> str | None:
 
 def demanded(keys: Sequence[str], required: bool) -> Demand:
     """What --trust FILE and --require-signature ask for."""
-    from mlx_plastic.packs.audit import Demand
-    from mlx_plastic.packs.sign import read_public
+    from mlx_plastic.packs.format.audit import Demand
+    from mlx_plastic.packs.format.sign import read_public
 
     trusted = frozenset(read_public(Path(key).expanduser()) for key in keys)
     return Demand(trusted or None, required)

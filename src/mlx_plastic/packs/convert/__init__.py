@@ -24,13 +24,21 @@ from mlx_plastic.errors import BadPack, PlasticError
 from mlx_plastic.packs.convert import gguf, mlx_lm, peft
 from mlx_plastic.packs.convert.files import Foreign, beside, check_free, refuse
 from mlx_plastic.packs.convert.fold import Update, halved, relative_error
-from mlx_plastic.packs.format import DataCard, Factors, Manifest, Pack, RunCard, check_name, make_manifest
-from mlx_plastic.packs.probe import proved
-from mlx_plastic.packs.tensors import factor_faults
+from mlx_plastic.packs.format.pack import (
+    DataCard,
+    Factors,
+    Manifest,
+    Pack,
+    RunCard,
+    check_name,
+    make_manifest,
+)
+from mlx_plastic.packs.format.tensors import factor_faults
+from mlx_plastic.packs.wear.probe import proved
 
 if TYPE_CHECKING:
     from mlx_plastic.base import Base
-    from mlx_plastic.packs.attach import Proof
+    from mlx_plastic.packs.wear.attach import Proof
 
 log = logging.getLogger(__name__)
 

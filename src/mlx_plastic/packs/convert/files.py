@@ -20,8 +20,8 @@ import safetensors.numpy
 from mlx_plastic.errors import BadPack, PlasticError
 from mlx_plastic.home import sync, sync_folder
 from mlx_plastic.packs.convert.fold import Hint, Update
-from mlx_plastic.packs.tensors import MAX_MODULES, Array, Factors
-from mlx_plastic.packs.untrusted import Entry, Tensors, parse_json, read_plain, read_safetensors
+from mlx_plastic.packs.format.tensors import MAX_MODULES, Array, Factors
+from mlx_plastic.packs.format.untrusted import Entry, Tensors, parse_json, read_plain, read_safetensors
 
 CONFIG = "adapter_config.json"  # so called by PEFT and by mlx-lm
 MAX_CONFIG_BYTES = 4 << 20

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from mlx_plastic.errors import BadPack
-from mlx_plastic.packs.tensors import Array, Factors
-from mlx_plastic.packs.updates import norm
+from mlx_plastic.packs.algebra.updates import norm
+from mlx_plastic.packs.format.tensors import Array, Factors
 
 WORST_ERROR = 0.01  # relative, of one module's update: beyond it float16 cannot hold that module
 HALF_MAX = float(np.finfo(np.float16).max)

@@ -18,7 +18,7 @@ import numpy as np
 from mlx_plastic.base import role_of
 from mlx_plastic.errors import BadPack, PlasticError
 from mlx_plastic.packs.convert.fold import Update, folded
-from mlx_plastic.packs.tensors import Array, Factors
+from mlx_plastic.packs.format.tensors import Array, Factors
 
 
 @dataclass(frozen=True)

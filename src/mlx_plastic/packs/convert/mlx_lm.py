@@ -30,8 +30,8 @@ from mlx_plastic.packs.convert.files import (
     write_folder,
 )
 from mlx_plastic.packs.convert.fold import Update, folded
-from mlx_plastic.packs.tensors import Array, Factors
-from mlx_plastic.packs.untrusted import Tensors
+from mlx_plastic.packs.format.tensors import Array, Factors
+from mlx_plastic.packs.format.untrusted import Tensors
 
 TENSORS = "adapters.safetensors"
 PICKLED = {

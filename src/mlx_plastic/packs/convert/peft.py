@@ -31,8 +31,8 @@ from mlx_plastic.packs.convert.files import (
     write_folder,
 )
 from mlx_plastic.packs.convert.fold import Update, folded
-from mlx_plastic.packs.tensors import Factors
-from mlx_plastic.packs.untrusted import Tensors
+from mlx_plastic.packs.format.tensors import Factors
+from mlx_plastic.packs.format.untrusted import Tensors
 
 TENSORS = "adapter_model.safetensors"
 PREFIX = "base_model.model."

@@ -1,0 +1,1 @@
+"""Packs from packs, and packs compared, from their factors alone."""

@@ -1,0 +1,1 @@
+"""A training file -> a plan -> a pack in the store."""

@@ -1,0 +1,1 @@
+"""Packs from a tuned checkpoint, or from what quantization lost."""

@@ -1,0 +1,1 @@
+"""Samples -> factors of low rank, on a base that stays as it is."""

@@ -40,6 +40,10 @@ class Home:
         return self.root / "memory" / "log.sqlite"
 
     @property
+    def memory_index(self) -> Path:
+        return self.root / "memory" / "index.sqlite"
+
+    @property
     def packs(self) -> Path:
         return self.root / "packs"
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlx_plastic.errors import Busy, MemoryFault
 from mlx_plastic.home import Home
@@ -31,6 +31,9 @@ from mlx_plastic.memory.records import (
 from mlx_plastic.memory.tags import UNTAUGHT, known, tags_in
 from mlx_plastic.samples import ROLES, Role
 
+if TYPE_CHECKING:
+    from mlx_plastic.memory.recall import Recall
+
 log = logging.getLogger(__name__)
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # in ASCII order, without look-alikes: ids sort by time
@@ -48,9 +51,13 @@ class Memory:
         self.path: Path | None = home.memory_db if home else None
         self._lock = threading.RLock()
         self._clock_us = 0
+        self._home = home
+        self._recall: Recall | None = None
         self._db = database.connect(self.path)
 
     def close(self) -> None:
+        if self._recall:
+            self._recall.close()
         with self._lock:
             self._db.close()
 
@@ -138,7 +145,7 @@ class Memory:
         return len(changed)
 
     def forget(self, turns: Iterable[str]) -> Forgotten:
-        """Delete turns so that no file of the log holds their text; only ids and counts stay.
+        """Delete turns so that no file of log or index holds their text; only ids and counts stay.
 
         turns: ids. Ones forgotten earlier are passed over, so that a forget can be repeated.
         Raises MemoryFault for an id that never was, Busy if another process keeps old pages in use.
@@ -156,6 +163,8 @@ class Memory:
                 self.run("DELETE FROM turns WHERE id = ?", [turn])
             self.note("forget", turns=ids)
         self._wipe()
+        if self._recall or (self._home and self._home.memory_index.exists()):
+            self.recall().forget(sorted(wanted))
         log.info("forgot %d turns; %d nights had learned from them", len(ids), len(nights))
         return Forgotten(tuple(ids), len({here[i] for i in ids}), nights)
 
@@ -273,6 +282,15 @@ class Memory:
             return []
         beside = (self.path.with_name(self.path.name + suffix) for suffix in ("", "-wal", "-shm"))
         return [file for file in beside if file.exists()]
+
+    def recall(self, *, model: bool | None = None) -> Recall:
+        """Finds again what was said; opened when first asked for. model: see `open_recall`."""
+        with self._lock:
+            if self._recall is None:
+                from mlx_plastic.memory.recall import open_recall  # NumPy and the detectors
+
+                self._recall = open_recall(self, self._home, model=model)
+            return self._recall
 
     # -- in and out
 

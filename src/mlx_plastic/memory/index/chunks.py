@@ -1,0 +1,90 @@
+"""Long texts cut into overlapping pieces, and texts that say the same recognized."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from mlx_plastic.memory.index.terms import Ids, terms_of, words
+
+WHOLE = 1000  # characters; a text up to that is one chunk
+SIZE, OVERLAP = 800, 120  # characters of the pieces of a longer one: 15 %
+SLACK = 80  # characters that a cut may move to meet the end of a sentence or of a word
+
+_SENTENCE_END = re.compile(r"[.!?\u3002\uff01\uff1f\n]['\")\]]*\s+|\n+")
+_SPACE = re.compile(r"\s+")
+
+FILLERS = frozenset("a an the so just very really well oh ok okay um uh hm hmm yeah".split())
+NEGATIONS = frozenset("no not never none nothing nobody without neither nor cannot hardly".split())
+SAME = 0.9  # share of common terms (Jaccard) from which on two texts say the same
+BANDS, ROWS = 4, 3  # of MinHash: a pair with that share meets in some band in 199 of 200 cases
+_MULTIPLIERS = np.random.default_rng(20100634).integers(1, 2**32, (BANDS * ROWS, 1), np.uint64) | np.uint64(1)
+
+
+def pieces(text: str) -> list[tuple[int, int]]:
+    """Where the chunks of a text begin and end: 512 to 1,000 characters each, or the whole of a short one.
+
+    Neighbours share 10 to 20 %. Cuts fall at the ends of sentences or words where there are any near.
+    """
+    if len(text) <= WHOLE:
+        return [(0, len(text))]
+    count = -(-(len(text) - OVERLAP) // (SIZE - OVERLAP))
+    step = (len(text) - OVERLAP) / count
+    cuts = [0, *(_near(text, round(i * step)) for i in range(1, count))]
+    ends = [*(_near(text, round(i * step) + OVERLAP) for i in range(1, count)), len(text)]
+    return list(zip(cuts, ends, strict=True))
+
+
+def _near(text: str, at: int) -> int:
+    """The end of a sentence close to `at`, else of a word, else `at` itself."""
+    low, high = max(0, at - SLACK // 2), min(len(text), at + SLACK // 2)
+    for pattern in (_SENTENCE_END, _SPACE):
+        ends = [m.end() for m in pattern.finditer(text, low, high)]
+        if ends:
+            return min(ends, key=lambda end: abs(end - at))
+    return at
+
+
+def bands(ids: Ids) -> list[int]:
+    """BANDS keys of a set of terms; sets that are nearly the same share at least one of them.
+
+    Source: Broder 1997, "On the resemblance and containment of documents" (MinHash), with banding.
+    """
+    if not len(ids):
+        return []
+    # the low half of a product with an odd number is a permutation, and its order looks like chance
+    hashes = (np.unique(ids).astype(np.uint64)[None, :] * _MULTIPLIERS) & np.uint64(2**32 - 1)
+    least = hashes.min(axis=1).reshape(BANDS, ROWS)
+    return [int.from_bytes(b"%d" % i + row.tobytes(), "little") % (2**62) for i, row in enumerate(least)]
+
+
+def same_text(one: str, two: str) -> bool:
+    """Whether a reader would learn the same from both: all words the same but for few, small ones.
+
+    A number, a capitalized word or a negation that differs makes another text, and any word does in a text
+    of less than twenty.
+    """
+    first, second = _content(one), _content(two)
+    both, every = first.keys() & second.keys(), first.keys() | second.keys()
+    if len(both) < SAME * len(every):
+        return False
+    differing = [w for found in (first, second) for term, w in found.items() if term not in both]
+    return not any(w[0].isupper() or w.lower() in NEGATIONS or not w.isalpha() for w in differing)
+
+
+def _content(text: str) -> dict[str, str]:
+    """The terms that a text says something with, each with the first word it came from."""
+    found: dict[str, str] = {}
+    for word, start, end in words(text):
+        if word not in FILLERS:
+            for term in terms_of(word):
+                found.setdefault(term, text[start:end])
+    return found
+
+
+def overlap(one: Ids, two: Ids) -> float:
+    """The share of terms that two sets have in common (Jaccard), in [0, 1]."""
+    a, b = np.unique(one), np.unique(two)
+    both = len(np.intersect1d(a, b, assume_unique=True))
+    return both / max(1, len(a) + len(b) - both)

@@ -1,0 +1,153 @@
+"""The index brought in step with the log: new turns in, and out what was undone, tagged or forgotten.
+
+The log numbers its turns and its audit records; the index remembers how far it has read both, in the same
+transaction as what it took from them. So it loses nothing when it is killed, and takes nothing twice.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from mlx_plastic.memory.index.index import Index
+from mlx_plastic.memory.index.records import Item
+from mlx_plastic.memory.records import Turn, exchanges, parse_time
+from mlx_plastic.memory.tags import NO_RAG, PRIVATE
+
+if TYPE_CHECKING:
+    from mlx_plastic.memory.log import Memory
+
+BATCH = 256  # turns in one transaction: another process waits for no more than that
+UNFOUND = frozenset({NO_RAG, PRIVATE})
+
+Admit = Callable[[Sequence[str]], list[str | None]]  # texts of one conversation -> as they may be found
+
+
+def follow(
+    memory: Memory, index: Index, admit: Admit, on_progress: Callable[[int, int], None] | None = None
+) -> bool:
+    """Read on in the log from where the index stands. Whether a turn was forgotten that was still in it."""
+    forgotten = False
+    total = unread(memory, index)
+    done = 0
+    while not _in_step(memory, index):
+        with index.writing():
+            changed, gone = _changed(memory, index)
+            new = _new(memory, index)
+            there = {turn for turn in gone if _holds(index, turn)}
+            orphans = index.drop(gone)
+            for conversation in _conversations(memory, [*changed, *orphans, *new]):
+                _settle(memory, index, admit, conversation, {*changed, *orphans, *new})
+            forgotten = forgotten or bool(there)
+        done += len(new)
+        if on_progress:
+            on_progress(done, max(done, total))
+    return forgotten
+
+
+def _in_step(memory: Memory, index: Index) -> bool:
+    (last,) = memory.run("SELECT (SELECT MAX(seq) FROM turns), (SELECT MAX(seq) FROM audit)")
+    read = (index.number("log_seq"), index.number("audit_seq"))
+    return all(here >= (there or 0) for here, there in zip(read, last, strict=True))
+
+
+def unread(memory: Memory, index: Index) -> int:
+    """Turns of the log that the index has not read yet."""
+    return int(memory.run("SELECT COUNT(*) FROM turns WHERE seq > ?", [index.number("log_seq")])[0][0])
+
+
+def _new(memory: Memory, index: Index) -> list[str]:
+    """Turns that the index has not read yet; it has now."""
+    rows = memory.run(
+        "SELECT seq, id FROM turns WHERE seq > ? ORDER BY seq LIMIT ?", [index.number("log_seq"), BATCH]
+    )
+    if rows:
+        index.set_number("log_seq", rows[-1][0])
+    return [turn for _, turn in rows]
+
+
+def _changed(memory: Memory, index: Index) -> tuple[list[str], list[str]]:
+    """Turns to which something was done since, and turns that were forgotten."""
+    rows = memory.run(
+        "SELECT seq, turn, action FROM audit WHERE seq > ? ORDER BY seq LIMIT ?",
+        [index.number("audit_seq"), BATCH],
+    )
+    if rows:
+        index.set_number("audit_seq", rows[-1][0])
+    gone = [turn for _, turn, action in rows if turn and action == "forget"]
+    return [turn for _, turn, _ in rows if turn and turn not in gone], gone
+
+
+def _holds(index: Index, turn: str) -> bool:
+    return bool(index.run("SELECT 1 FROM items WHERE turn = ?", [turn]))
+
+
+def _conversations(memory: Memory, turns: Iterable[str]) -> list[str]:
+    found: dict[str, None] = {}
+    for turn in turns:
+        for (conversation,) in memory.run("SELECT conversation FROM turns WHERE id = ?", [turn]):
+            found[conversation] = None
+    return list(found)
+
+
+def _settle(memory: Memory, index: Index, admit: Admit, conversation: str, touched: set[str]) -> None:
+    """Put in or take out the touched turns of a conversation, and with each the rest of its exchange.
+
+    A tag on a question keeps its answer out as well, which may repeat what the question said.
+    """
+    turns = _spoken(memory, conversation, touched)
+    standing = [(place, turn) for place, turn in turns if not turn.undone]
+    groups = exchanges([turn for _, turn in standing])
+    wanted = {t.id for group in groups for t in group if not any(m.tags & UNFOUND for m in group)}
+    wanted = {t.id for _, t in standing if t.id in wanted and t.role != "system"}
+    concerned = {t.id for group in groups if any(t.id in touched for t in group) for t in group}
+    concerned |= {t.id for _, t in turns if t.id in touched}
+    again = list(index.drop(sorted(concerned - wanted)))
+    chosen = [(place, t) for place, t in standing if t.id in concerned & wanted]
+    texts = admit([turn.content for _, turn in chosen]) if chosen else []
+    for (place, turn), text in zip(chosen, texts, strict=True):
+        if text is None or not text.strip():
+            again += index.drop([turn.id])
+        elif not _holds(index, turn.id):
+            index.add([_item(place, turn, text)])
+        else:
+            index.retag(turn.id, turn.tags)
+    for other in _conversations(memory, again):
+        _settle(memory, index, admit, other, set(again))
+
+
+def _spoken(memory: Memory, conversation: str, touched: set[str]) -> list[tuple[int, Turn]]:
+    """The turns of a conversation from the first exchange on that is touched, each with its place."""
+    marks = ", ".join("?" * len(touched))
+    (first,) = memory.run(
+        f"SELECT MIN(seq) FROM turns WHERE conversation = ? AND id IN ({marks})", [conversation, *touched]
+    )[0]
+    (start,) = memory.run(
+        "SELECT MAX(seq) FROM turns WHERE conversation = ? AND seq <= ? AND role = 'user' AND NOT undone",
+        [conversation, first],
+    )[0]
+    rows = memory.run(
+        "SELECT seq, id, role, content, created_at, worn, undone,"
+        " (SELECT group_concat(tag) FROM tags WHERE turn = id) FROM turns"
+        " WHERE conversation = ? AND seq >= ? ORDER BY seq",
+        [conversation, min(first, start if start is not None else first)],
+    )
+    return [(row[0], _turn(conversation, *row[1:])) for row in rows]
+
+
+def _turn(
+    conversation: str, turn: str, role: Any, content: str, at: str, worn: str, undone: int, tags: str | None
+) -> Turn:
+    return Turn(
+        *(turn, conversation, role, content, parse_time(at)),
+        worn=tuple(json.loads(worn)),
+        tags=frozenset(tags.split(",")) if tags else frozenset(),
+        undone=bool(undone),
+    )
+
+
+def _item(place: int, turn: Turn, text: str) -> Item:
+    return Item(
+        *(turn.id, turn.conversation, place, turn.created_at, turn.role, text), worn=turn.worn, tags=turn.tags
+    )

@@ -1,0 +1,98 @@
+"""Names of people and postal addresses, as the tagger sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from mlx_plastic.memory.privacy.lexicon import ORDINARY, REGION, TOWN, lexicon
+from mlx_plastic.memory.privacy.page import Page
+from mlx_plastic.memory.privacy.spans import POSSIBLE, Kind, Span
+from mlx_plastic.memory.privacy.tagger import tagger
+from mlx_plastic.memory.privacy.words import CALENDAR, STREET, UNIT
+
+LEAST = {"P": 0.05, "A": 0.2}  # probability of a word; lower finds more, and more that is none
+FURTHEST = 8  # words after an address in which its town and country are looked for
+BETWEEN = frozenset(",-()\n")
+KIND: dict[str, Kind] = {"P": "person", "A": "address"}
+
+
+def people_and_addresses(page: Page) -> Iterator[Span]:
+    for start, odds in tagger().probabilities(page.lines):
+        for column, label in ((1, "P"), (2, "A")):
+            sure = [row[column] for row in odds]
+            for first, last in _runs(sure, LEAST[label]):
+                top = max(sure[first:last])
+                first, last = start + first, start + last
+                if label == "A":
+                    first, last = _widened(page, first, last)
+                if span := _span(page.text, page.places[first:last], label, top):
+                    yield span
+
+
+def _widened(page: Page, first: int, last: int) -> tuple[int, int]:
+    """With the number ahead of it, and the town, country and post code that follow it."""
+
+    def word(i: int) -> str:
+        return page.text[slice(*page.places[i])]
+
+    if first > 0 and word(first - 1).isdigit():
+        first -= 1
+    for i in range(last, min(len(page.places), last + FURTHEST)):
+        if _is_place(word(i)) or (word(i).isdigit() and 3 <= len(word(i)) <= 6):
+            last = i + 1
+        elif word(i) not in BETWEEN:
+            break
+    return first, last
+
+
+def _is_place(word: str) -> bool:
+    flags = lexicon().get(word.lower(), "")
+    if word[0].isupper():
+        return TOWN in flags or REGION in flags
+    return REGION in flags and ORDINARY not in flags
+
+
+def _runs(sure: Sequence[float], least: float) -> Iterator[tuple[int, int]]:
+    first = None
+    for i, p in enumerate(sure):
+        if p >= least and first is None:
+            first = i
+        elif p < least and first is not None:
+            yield first, i
+            first = None
+    if first is not None:
+        yield first, len(sure)
+
+
+def _span(text: str, places: Sequence[tuple[int, int]], label: str, sure: float) -> Span | None:
+    """The words as one find, without signs and new lines at its ends; None if they are too little for it."""
+    low, high = 0, len(places)
+    while low < high and not text[places[low][0]].isalnum():
+        low += 1
+    while high > low and not text[places[high - 1][0]].isalnum():
+        high -= 1
+    words = [text[start:end] for start, end in places[low:high]]
+    if not words or all(len(w) < 2 for w in words):
+        return None
+    if label == "A" and not _is_address(words):
+        return None
+    if label == "P" and sure < _needed(words):
+        return None
+    return Span(places[low][0], places[high - 1][1], KIND[label], max(POSSIBLE, round(sure, 3)))
+
+
+def _needed(words: Sequence[str]) -> float:
+    """How probable words have to be to pass for a name: more if they are something else in their own right."""
+    if all(word.lower() in CALENDAR for word in words):
+        return 0.8
+    plain = (ORDINARY in lexicon().get(word, "") or any(c.isdigit() for c in word) for word in words)
+    return 0.3 if all(word.islower() for word in words) and all(plain) else LEAST["P"]
+
+
+def _is_address(words: Sequence[str]) -> bool:
+    """A word that is no month, and a number; or a street's own word beside another. A town alone is none."""
+    lows = [word.lower() for word in words]
+    spoken = [low for low in lows if low[0].isalpha() and len(low) > 2 and low not in CALENDAR]
+    number = any(any(c.isdigit() for c in word) for word in words)
+    street = len(words) > 1 and any(low in STREET or low in UNIT for low in lows)
+    return (bool(spoken) and number and not any(word in "=<>[]{}" for word in words)) or street

@@ -1,0 +1,94 @@
+"""A text with the views of it that several detectors need, each made once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+from mlx_plastic.memory.privacy.code import code_in
+from mlx_plastic.memory.privacy.words import WORD, Line, lines_of
+
+DIGITS = re.compile(r"[0-9]+")
+BEFORE, AFTER = 48, 24  # characters around a find in which words may speak for it
+
+GAP = 5  # characters between the parts of a number
+ROOM = 24  # characters around a number that may belong to it: a prefix, an extension
+
+
+@dataclass(frozen=True)
+class Page:
+    """The text under scan. low has the same length, so that offsets hold in both."""
+
+    text: str
+
+    @cached_property
+    def low(self) -> str:
+        low = self.text.lower()
+        if len(low) == len(self.text):
+            return low
+        # "İ" and the like become two characters: leave those as they are
+        return "".join(c if len(small := c.lower()) != 1 else small for c in self.text)
+
+    @cached_property
+    def groups(self) -> list[tuple[int, int]]:
+        """Every run of ASCII digits."""
+        return [m.span() for m in DIGITS.finditer(self.text)]
+
+    @cached_property
+    def lines(self) -> list[Line]:
+        """The words; `places` says where they are."""
+        return lines_of(self.text)
+
+    @cached_property
+    def places(self) -> list[tuple[int, int]]:
+        return [match.span() for match in WORD.finditer(self.text)]
+
+    @cached_property
+    def code(self) -> list[tuple[int, int]]:
+        return code_in(self.text)
+
+    def numbers(self, least: int) -> Iterator[tuple[int, int]]:
+        """The stretches, with some room around, where at least so many digits stand close together."""
+        for low, high, digits in self._clusters:
+            if digits >= least:
+                yield max(0, low - ROOM), min(len(self.text), high + ROOM)
+
+    @cached_property
+    def _clusters(self) -> list[tuple[int, int, int]]:
+        """(start, end, digits) of runs of digits that at most GAP characters part."""
+        found: list[tuple[int, int, int]] = []
+        low, high, digits = 0, -GAP - 1, 0
+        for start, end in self.groups:
+            if start - high > GAP:
+                if digits:
+                    found.append((low, high, digits))
+                low, digits = start, 0
+            high, digits = end, digits + end - start
+        if digits:
+            found.append((low, high, digits))
+        return found
+
+    def near(self, sign: re.Pattern[str], before: int, after: int) -> Iterator[tuple[int, int]]:
+        """The stretches that reach so far around each find of a cheap sign, joined where they meet.
+
+        A costly expression that needs the sign is then tried there alone.
+        """
+        low, high = 0, -1
+        for match in sign.finditer(self.low):
+            start, end = max(0, match.start() - before), min(len(self.text), match.end() + after)
+            if start > high:
+                if high >= 0:
+                    yield low, high
+                low = start
+            high = end
+        if high >= 0:
+            yield low, high
+
+    def before(self, start: int, reach: int = BEFORE) -> str:
+        """The lower-cased words ahead of a find."""
+        return self.low[max(0, start - reach) : start]
+
+    def after(self, end: int, reach: int = AFTER) -> str:
+        return self.low[end : end + reach]

@@ -1,0 +1,68 @@
+"""What was found once in a conversation is found wherever it stands in it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+
+from mlx_plastic.memory.privacy.lexicon import is_ordinary
+from mlx_plastic.memory.privacy.page import Page
+from mlx_plastic.memory.privacy.spans import CERTAIN, LIKELY, Kind, Span
+from mlx_plastic.memory.privacy.words import LOWER, PARTICLES, TITLES
+
+SURE = 0.75  # of a person: a guess is not spread
+EXACT: tuple[Kind, ...] = ("secret", "card", "iban", "national_id", "account", "phone")
+SHORTEST = 5  # characters of a secret that is looked for elsewhere: "1234" stands in many numbers
+MOST = 500  # things that are looked for in one conversation
+_WORD = re.compile(r"[^\W\d_]+")
+
+
+def spread(
+    pages: Sequence[Page], found: Sequence[Sequence[Span]], people: Iterable[str] = ()
+) -> list[list[Span]]:
+    """For every page what else it holds of what was found in any of them, and of the `people` given."""
+    given = {word.lower() for name in people for word in _WORD.findall(name) if len(word) > 1}
+    names, exact = set[str](), dict[str, Kind]()
+    for page, spans in zip(pages, found, strict=True):
+        for span in spans:
+            text = page.text[span.start : span.end]
+            if span.kind == "person" and span.confidence >= SURE:
+                names |= {low for word in _WORD.findall(text) if _spreads(low := word.lower())}
+            elif span.kind in EXACT and span.confidence >= LIKELY and len(text) >= SHORTEST:
+                exact.setdefault(text, span.kind)
+    wanted = re.compile("|".join(re.escape(t) for t in list(exact)[:MOST])) if exact else None
+    return [
+        [
+            *(_named(page, names | given, given) if names or given else ()),
+            *(_exactly(page, wanted, exact) if wanted and len(pages) + len(found[i]) > 1 else ()),
+        ]
+        for i, page in enumerate(pages)
+    ]
+
+
+def _spreads(low: str) -> bool:
+    return len(low) > 2 and not is_ordinary(low) and low not in PARTICLES and low not in TITLES
+
+
+def _named(page: Page, names: set[str], given: set[str]) -> Iterator[Span]:
+    """Words of known names: with a capital, or where capitals are not used; given ones in any case."""
+    at = 0
+    for words, style in page.lines:
+        for i, word in enumerate(words, at):
+            low = word.lower()
+            if low in names and (
+                word[0].isupper() or (style == LOWER and not is_ordinary(low)) or low in given
+            ):
+                yield Span(*page.places[i], "person", CERTAIN if low in given else LIKELY)
+        at += len(words)
+
+
+def _exactly(page: Page, wanted: re.Pattern[str], kinds: dict[str, Kind]) -> Iterator[Span]:
+    text = page.text
+    for match in wanted.finditer(text):
+        start, end = match.span()
+        inside = (text[start - 1 : start].isalnum() and text[start].isalnum()) or (
+            text[end : end + 1].isalnum() and text[end - 1].isalnum()
+        )
+        if not inside:
+            yield Span(start, end, kinds[match[0]], LIKELY)

@@ -1,0 +1,64 @@
+"""The text as it may go on: finds replaced by placeholders, and what was done, in counts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mlx_plastic.memory.privacy.placeholders import Placeholders
+from mlx_plastic.memory.privacy.policies import Action, Policy, policy_for
+from mlx_plastic.memory.privacy.scan import scan_all
+from mlx_plastic.memory.privacy.spans import Kind, Span
+
+
+@dataclass(frozen=True)
+class Redacted:
+    """text: with placeholders. dropped: the policy wants the whole of it left out.
+
+    spans: what was found, in the places of the text as it was. actions: how often what was done to what;
+    this is what an audit may keep.
+    """
+
+    text: str
+    dropped: bool
+    spans: tuple[Span, ...]
+    actions: dict[tuple[Kind, Action], int]
+
+
+def redact(text: str, policy: Policy | None = None, placeholders: Placeholders | None = None) -> Redacted:
+    """One text as the policy (None: training's) wants it.
+
+    placeholders: a conversation's so far, so that the same thing keeps its number in the next text.
+    """
+    return redact_all([text], policy, placeholders)[0]
+
+
+def redact_all(
+    texts: Sequence[str], policy: Policy | None = None, placeholders: Placeholders | None = None
+) -> list[Redacted]:
+    """The texts of one conversation: a thing has one number in all of them."""
+    policy = policy or policy_for("training")
+    placeholders = placeholders or Placeholders()
+    for text in texts:
+        placeholders.reserve(text)
+    found = scan_all(texts, policy)
+    return [_redacted(text, spans, policy, placeholders) for text, spans in zip(texts, found, strict=True)]
+
+
+def for_training(texts: Sequence[str], policy: Policy | None = None) -> list[Redacted]:
+    """The turns of one conversation as they may be learned from."""
+    return redact_all(texts, policy or policy_for("training"))
+
+
+def _redacted(text: str, spans: Sequence[Span], policy: Policy, placeholders: Placeholders) -> Redacted:
+    pieces, at = [], 0
+    actions: Counter[tuple[Kind, Action]] = Counter()
+    for span in spans:
+        action = policy.action(span.kind)
+        actions[span.kind, action] += 1
+        if action == "mask":
+            pieces += [text[at : span.start], placeholders.of(span.kind, text[span.start : span.end])]
+            at = span.end
+    dropped = any(action == "drop" for _, action in actions)
+    return Redacted("".join([*pieces, text[at:]]), dropped, tuple(spans), dict(actions))

@@ -1,0 +1,94 @@
+"""All detectors behind one function."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
+
+from mlx_plastic.memory.privacy.page import Page
+from mlx_plastic.memory.privacy.placeholders import PLACEHOLDER
+from mlx_plastic.memory.privacy.policies import Policy, policy_for
+from mlx_plastic.memory.privacy.spans import Kind, Span, settle
+
+Detector = Callable[[Page], Iterable[Span]]
+
+
+def scan(text: str, policy: Policy | None = None) -> list[Span]:
+    """Everything in a text that the policy (None: training's) looks for and is sure enough of.
+
+    In order and without overlaps, what the policy keeps included: ask `policy.action(span.kind)`.
+    """
+    return scan_all([text], policy)[0]
+
+
+def scan_all(texts: Sequence[str], policy: Policy | None = None) -> list[list[Span]]:
+    """`scan` for the turns of one conversation: what was found in one turn is found in all of them."""
+    from mlx_plastic.memory.privacy.propagate import spread
+
+    policy = policy or policy_for("training")
+    detectors = [detector for kinds, detector in _detectors() if kinds & {*policy.rules, *policy.code}]
+    pages = [Page(text) for text in texts]
+    found = [[span for detector in detectors for span in detector(page)] for page in pages]
+    found = [_allowed(page, spans, policy) for page, spans in zip(pages, found, strict=True)]
+    more = spread(pages, found, policy.people if "person" in policy.rules else ())
+    return [
+        settle([*spans, *_allowed(page, extra, policy)], page.text)
+        for page, spans, extra in zip(pages, found, more, strict=True)
+    ]
+
+
+@cache
+def _detectors() -> tuple[tuple[frozenset[Kind], Detector], ...]:
+    """What each detector finds, and the detector. Imported when first used."""
+    from mlx_plastic.memory.privacy import (
+        names,
+        numbers,
+        patterns,
+        phones,
+        profanity,
+        randomness,
+        secret_forms,
+        secret_words,
+    )
+
+    found: tuple[tuple[tuple[Kind, ...], Detector], ...] = (
+        (("secret",), secret_forms.forms),
+        (("secret",), secret_words.told),
+        (("secret",), randomness.random_strings),
+        (("card",), numbers.cards),
+        (("iban",), numbers.ibans),
+        (("national_id",), numbers.national_ids),
+        (("account",), numbers.accounts),
+        (("email",), patterns.emails),
+        (("phone",), phones.phones),
+        (("ip",), patterns.ips),
+        (("url",), patterns.urls),
+        (("person", "address"), names.people_and_addresses),
+        (("profanity",), profanity.profanity),
+    )
+    return tuple((frozenset(kinds), detector) for kinds, detector in found)
+
+
+def _allowed(page: Page, spans: Iterable[Span], policy: Policy) -> list[Span]:
+    """The finds that the policy speaks of, in code or outside; none that an older placeholder is part of."""
+    code = page.code
+    starts = [start for start, _ in code]
+    masked = [m.span() for m in PLACEHOLDER.finditer(page.text)] if "[" in page.text else []
+    found: list[Span] = []
+    for span in spans:
+        at = bisect_right(starts, span.start) - 1
+        rules = policy.code if at >= 0 and span.start < code[at][1] else policy.rules
+        rule = rules.get(span.kind)
+        if rule and span.confidence >= rule.least:
+            found += _around(span, masked) if masked else [span]
+    return found
+
+
+def _around(span: Span, masked: Sequence[tuple[int, int]]) -> Iterator[Span]:
+    """The span, unless an older placeholder is all or part of it."""
+    i = bisect_right(masked, (span.start, len(masked))) - 1
+    for start, end in masked[max(0, i) : i + 3]:
+        if start < span.end and end > span.start:
+            return
+    yield span

@@ -1,0 +1,83 @@
+"""What a detector gives: a stretch of text, of which kind it is, and how sure that is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+Kind = Literal[
+    "secret", "card", "iban", "national_id", "account", "email", "phone", "ip", "url", "address",
+    "profanity", "person",
+]  # fmt: skip
+KINDS: tuple[Kind, ...] = get_args(Kind)  # where two spans meet, the earlier kind keeps the ground
+
+# How sure a detector is. The steps are few on purpose: a policy says which of them it acts upon.
+CERTAIN = 0.95  # a checksum, or a form that nothing else has
+LIKELY = 0.8  # the form, and words around it that say so
+POSSIBLE = 0.5  # the form alone, or the words alone
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """text[start:end] is of this kind. confidence: in (0, 1], see CERTAIN, LIKELY and POSSIBLE."""
+
+    start: int
+    end: int
+    kind: Kind
+    confidence: float
+
+
+def settle(spans: Iterable[Span], text: str) -> list[Span]:
+    """The same ground without overlaps: where two meet, the kind that is earlier in KINDS keeps it.
+
+    What is left of the other is kept if it still says something, so that nothing that was found is lost.
+    Takes time in proportion to the number of spans, however they overlap.
+    """
+    by_kind: dict[Kind, list[Span]] = {}
+    for span in spans:
+        by_kind.setdefault(span.kind, []).append(span)
+    taken: list[Span] = []
+    for kind in KINDS:
+        if kind in by_kind:
+            pieces = _outside(_union(by_kind[kind]), taken)
+            whole = {(s.start, s.end) for s in by_kind[kind]}
+            kept = [p for p in pieces if (p.start, p.end) in whole or _is_worth(p, text[p.start : p.end])]
+            taken = sorted([*taken, *kept], key=lambda s: s.start)
+    return taken
+
+
+def _is_worth(piece: Span, text: str) -> bool:
+    """Whether what others have left of a find still is one: of an address only what has a number."""
+    return any(c.isdigit() or (c.isalpha() and piece.kind != "address") for c in text)
+
+
+def _union(spans: list[Span]) -> Iterator[Span]:
+    """Spans of one kind; overlapping ones as one, as sure as the surest of them."""
+    last: Span | None = None
+    for span in sorted(spans, key=lambda s: s.start):
+        if last is None or span.start >= last.end:
+            if last is not None:
+                yield last
+            last = span
+        else:
+            end, sure = max(last.end, span.end), max(last.confidence, span.confidence)
+            last = replace(last, end=end, confidence=sure)
+    if last is not None:
+        yield last
+
+
+def _outside(spans: Iterable[Span], taken: list[Span]) -> Iterator[Span]:
+    """The pieces of `spans` that lie in no span of `taken`; both sorted and free of overlaps."""
+    at = 0
+    for span in spans:
+        while at < len(taken) and taken[at].end <= span.start:
+            at += 1
+        start, i = span.start, at
+        while i < len(taken) and taken[i].start < span.end:
+            if taken[i].start > start:
+                yield replace(span, start=start, end=taken[i].start)
+            start = max(start, taken[i].end)
+            i += 1
+        if start < span.end:
+            yield replace(span, start=start)

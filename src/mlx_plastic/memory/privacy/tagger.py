@@ -1,0 +1,200 @@
+"""A linear-chain conditional random field over words: which are names of people, which are of an address.
+
+A word's score for a label is a sum over what is known of it and of its neighbours, so each word's share, for
+each place it can stand in, is computed once and kept; a text is then a sum of table rows. Only the stretches
+where something may be are decoded. Trained by scripts/train_names.py (Lafferty, McCallum & Pereira 2001).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import resources
+from typing import Any
+
+import numpy as np
+
+from mlx_plastic.memory.privacy.words import ENDS, STYLES, Line, Word, features, is_first
+
+LABELS = ("O", "P", "A")  # nothing, a person's name, an address
+REACH = 2  # words to each side that count
+PLACES = 2 * REACH + 1
+GATE = 4.0  # nats; where the best reading with a label is this far behind the one without, none is looked for
+MOST_WORDS = 100_000  # distinct ones that are kept; then the table begins anew
+
+# Features that count for a neighbour; of the word itself all do.
+NEAR = ("b", "w=", "s=", "c=", "k=", "m=", "f=", "p=")
+FAR = ("b", "w=", "s=", "k=", "m=")
+
+
+def counted(feature: str, place: int) -> bool:
+    """Whether a feature is used for a word `place` words to the right of the one that is labelled."""
+    return place == 0 or feature.startswith(NEAR if abs(place) == 1 else FAR)
+
+
+_Rows = dict[tuple[str, bool], dict[str, int]]  # a line's style, whether the word is first -> word -> row
+
+
+def _no_rows() -> _Rows:
+    return {(style, first): {} for style in STYLES for first in (False, True)}
+
+
+@dataclass
+class Tagger:
+    """rows: feature -> weights (features, PLACES, labels); moves: (labels, labels) from, to. In nats."""
+
+    rows: dict[str, int]
+    weights: Any
+    moves: Any
+    _table: Any = field(default_factory=lambda: (_no_rows(), np.zeros((0, PLACES, len(LABELS)), np.float32)))
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self._odds = np.exp(self.moves).tolist()
+
+    def probabilities(self, lines: Sequence[Line]) -> list[tuple[int, list[list[float]]]]:
+        """Where something may be: (index of the first word, one [p(O), p(P), p(A)] a word) per stretch."""
+        scores = self._scores(lines)
+        if not len(scores):
+            return []
+        active = self._may_be(scores, 1) | self._may_be(scores, 2)
+        return [
+            (
+                low,
+                _marginals(scores[low:high].tolist(), self._odds, begins=low == 0, ends=high == len(scores)),
+            )
+            for low, high in _stretches(active)
+        ]
+
+    def _may_be(self, scores: Any, k: int) -> Any:
+        """(words,) bool: whether some run of words labelled k that holds the word is not far behind only O.
+
+        The best run through a word is the best that ends there and the best that begins there (Kadane).
+        """
+        none, stay, enter, leave = self.moves[0, 0], self.moves[k, k], self.moves[0, k], self.moves[k, 0]
+        gain = scores[:, k].astype(np.float64) - scores[:, 0] + stay - none
+        gain[0] += none - enter  # nothing is entered at a text's beginning, nor left at its end
+        gain[-1] += none - leave
+        best = _ending(gain) + _ending(gain[::-1])[::-1] - gain
+        return best + enter + leave - stay - none > -GATE
+
+    def _scores(self, lines: Sequence[Line]) -> Any:
+        """(words, labels) float32"""
+        at, table = self._looked_up(lines, *self._table)
+        if at.min(initial=0) < 0 or at.max(initial=-1) >= len(table):  # another thread may just be adding
+            at, table = self._looked_up(lines, *self._learned(lines))
+        scores = table[at, REACH]
+        for place in range(1, min(REACH, len(at) - 1) + 1):
+            scores[place:] += table[at[:-place], REACH - place]
+            scores[:-place] += table[at[place:], REACH + place]
+        return scores
+
+    @staticmethod
+    def _looked_up(lines: Sequence[Line], rows: _Rows, table: Any) -> tuple[Any, Any]:
+        """For each word its row in the table, -1 if it has none."""
+        found: list[int] = []
+        add = found.append
+        for words, style in lines:
+            inside, opening = rows[style, False].get, rows[style, True].get
+            first = True
+            for word in words:
+                add((opening if first else inside)(word, -1))
+                first = word in ENDS or (first and not word[0].isalnum())  # is_first, in the tightest loop
+        return np.array(found, dtype=np.int64), table
+
+    def _learned(self, lines: Sequence[Line]) -> tuple[_Rows, Any]:
+        """A table that has all of these words. Other threads go on reading the one they have."""
+        with self._lock:
+            rows, table = self._table
+            if len(table) > MOST_WORDS:
+                rows, table = _no_rows(), table[:0]
+            new: list[Any] = []
+            for words, style in lines:
+                first = True
+                for word in words:
+                    known = rows[style, first]
+                    if word not in known:
+                        known[word] = len(table) + len(new)
+                        new.append(self._share(Word(word, first, style)))
+                    first = is_first(word, first)
+            self._table = (
+                rows,
+                np.concatenate([table, np.array(new, np.float32).reshape(-1, *table.shape[1:])]),
+            )
+            return self._table  # type: ignore[no-any-return]
+
+    def _share(self, word: Word) -> Any:
+        """(PLACES, labels): what a word adds to the scores of the words around it."""
+        known = [self.rows[f] for f in features(word) if f in self.rows]
+        return self.weights[known].sum(axis=0, dtype=np.float32)
+
+
+def _ending(gain: Any) -> Any:
+    """For each place the largest sum of a run that ends there and is not empty."""
+    total = np.cumsum(gain)
+    before = np.concatenate(([0.0], total[:-1]))
+    return total - np.minimum.accumulate(before)
+
+
+def _stretches(active: Any) -> Iterator[tuple[int, int]]:
+    """Runs of active words, each with a word more on both sides."""
+    wide = active.copy()
+    wide[1:] |= active[:-1]
+    wide[:-1] |= active[1:]
+    edges = np.flatnonzero(np.diff(np.concatenate(([0], wide.view(np.int8), [0]))))
+    yield from zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)
+
+
+def _marginals(
+    scores: list[list[float]], odds: list[list[float]], *, begins: bool, ends: bool
+) -> list[list[float]]:
+    """p(label) of each word, by the forward-backward algorithm; what lies outside the stretch is O.
+
+    begins, ends: nothing lies there, the text begins or ends with the stretch.
+    """
+    (oo, op, oa), (po, pp, pa), (ao, ap, aa) = odds
+    exp = math.exp
+    weights = [(1.0, exp(min(p - o, 60.0)), exp(min(a - o, 60.0))) for o, p, a in scores]
+    forward = []
+    o, p, a = 1.0, 0.0, 0.0
+    for i, (_, wp, wa) in enumerate(weights):
+        if begins and i == 0:
+            o, p, a = 1.0, wp, wa
+        else:
+            o, p, a = (
+                o * oo + p * po + a * ao,
+                (o * op + p * pp + a * ap) * wp,
+                (o * oa + p * pa + a * aa) * wa,
+            )
+        total = o + p + a
+        o, p, a = o / total, p / total, a / total
+        forward.append((o, p, a))
+    found = []
+    bo, bp, ba = (1.0, 1.0, 1.0) if ends else (oo, po, ao)
+    for (_, wp, wa), (o, p, a) in zip(reversed(weights), reversed(forward), strict=True):
+        jo, jp, ja = o * bo, p * bp, a * ba
+        total = jo + jp + ja
+        found.append([jo / total, jp / total, ja / total])
+        wp, wa = wp * bp, wa * ba
+        total = bo + wp + wa
+        bo, wp, wa = bo / total, wp / total, wa / total
+        bo, bp, ba = oo * bo + op * wp + oa * wa, po * bo + pp * wp + pa * wa, ao * bo + ap * wp + aa * wa
+    found.reverse()
+    return found
+
+
+@cache
+def tagger() -> Tagger:
+    """The trained one that ships with the package."""
+    from safetensors.numpy import load
+
+    folder = resources.files("mlx_plastic.memory.privacy").joinpath("data")
+    tensors = load(folder.joinpath("names.safetensors").read_bytes())
+    names = json.loads(folder.joinpath("names.json").read_text("utf-8"))["features"]
+    return Tagger(
+        {name: i for i, name in enumerate(names)}, tensors["weights"], tensors["moves"].astype(np.float64)
+    )

@@ -34,7 +34,7 @@ from mlx_plastic.packs.format.pack import (
     stored_factors,
 )
 from mlx_plastic.packs.ranks.allocate import Offer, allocate
-from mlx_plastic.packs.ranks.sizes import HEADER_BYTES, Shapes, entry_bytes, file_bytes, file_bytes_bound
+from mlx_plastic.packs.ranks.sizes import HEADER_BYTES, Shapes, entry_bytes, file_bytes
 from mlx_plastic.packs.ranks.taps import layer_inputs, spread
 from mlx_plastic.packs.train.train import TrainConfig, data_card, train
 from mlx_plastic.samples import Encoded
@@ -248,9 +248,9 @@ def measure(base: Base, factors: Mapping[str, Factors], samples: Sequence[Encode
 def rank_to_train(shapes: Shapes, budget_bytes: int) -> int:
     """The rank to train all modules at for a budget: a fifth more than it holds as int4, at least 1.
 
-    More is slower and ends worse: what must then be cut costs more than was gained (docs/rank-and-bytes.md).
+    More is slower, and what must then be cut costs more than was gained (docs/rank-and-bytes.md).
     """
-    one, two = (file_bytes_bound(dict.fromkeys(shapes, rank), shapes, "int4") for rank in (1, 2))
+    one, two = (file_bytes(dict.fromkeys(shapes, rank), shapes, "int4") for rank in (1, 2))
     holds = 1 + (budget_bytes - one) / (two - one)
     smallest = min((min(shape[-2:]) for shape in shapes.values()), default=1)
     return max(1, min(smallest, int(MORE_THAN_FITS * holds)))

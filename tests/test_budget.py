@@ -9,17 +9,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mlx_plastic.base import Base, load_base
+from mlx_plastic.base import Base, load_base, targets
 from mlx_plastic.errors import PlasticError
 from mlx_plastic.packs.format.pack import Factors, read_pack, stored_factors, tensor_bytes, write_pack
 from mlx_plastic.packs.ranks.allocate import Offer, allocate
 from mlx_plastic.packs.ranks.budget import cut_to, fit, heal, join, measure, rank_to_train, split, weighed
+from mlx_plastic.packs.ranks.ranks import shapes_of
 from mlx_plastic.packs.ranks.sizes import file_bytes_bound
 from mlx_plastic.packs.ranks.taps import layer_inputs
 from mlx_plastic.packs.train.train import TrainConfig, train
 from mlx_plastic.packs.wear.attach import attached
 from mlx_plastic.samples import Encoded
 from test_attach import pack_of, random_factors
+from tiny import make_checkpoint
 
 STORAGES = ("float16", "int8", "int4")
 
@@ -188,6 +190,23 @@ def test_fit_takes_the_best_of_what_fits(tiny: Base, learnt: dict[str, Factors],
     assert (
         read_pack(write_pack(tmp_path / "p", pack.factors, pack.manifest)).factors.keys()
         == found.factors.keys()
+    )
+
+
+def test_stacks_of_experts_are_weighed_and_kept_in_the_budget(tmp_path: Path) -> None:
+    base = load_base(str(make_checkpoint(tmp_path / "moe", experts=4)))
+    paths = list(targets(base.model, ["experts", "attn.q_proj"]))
+    random = np.random.default_rng(0)
+    factors = {}
+    for path, (*stack, out, width) in shapes_of(base, paths).items():
+        a, b = (0.1 * random.standard_normal((*stack, *s)) for s in ((4, width), (out, 4)))
+        factors[path] = Factors(a.astype(np.float16), b.astype(np.float16), 4.0)
+    found = fit(base, factors, lessons(3), budget_bytes=8000, weigh=lessons(3))
+    assert {f.a.ndim for f in found.factors.values()} == {2, 3}
+    for c in found.candidates:
+        assert 6500 < c.file_bytes <= 8000
+    assert (
+        len(tensor_bytes(found.factors, found.best.storage, found.best.group_size)) == found.best.file_bytes
     )
 
 

@@ -112,9 +112,10 @@ def fit(
     if not any(sample.supervised for sample in valid):
         raise ValueError("no valid sample has a target to choose by")
     kinds = [(s, g) for s in storages for g in (group_sizes if s != "float16" else group_sizes[:1])]
-    metric: Metric = "loss" if weigh else "update"
+    told = spread([s for s in weigh if s.supervised and not s.soft], WEIGHING)
+    metric: Metric = "loss" if told else "update"
     full_nll = measure(base, factors, valid)
-    parts = weighed(base, factors, metric, spread(weigh, WEIGHING))
+    parts = weighed(base, factors, metric, told)
     found: list[tuple[Candidate, dict[str, Factors]]] = []
     for storage, group_size in kinds:
         candidate, cut = cut_to(parts, budget_bytes, storage, group_size, metric=metric)
@@ -127,7 +128,7 @@ def fit(
         )
         if on_progress:
             on_progress(1 + len(found), 1 + len(kinds))
-    best, cut = min(found, key=lambda one: one[0].nll or 0.0)
+    best, cut = min(found, key=lambda one: math.inf if one[0].nll is None else one[0].nll)
     return Fitted(cut, best, tuple(candidate for candidate, _ in found), full_nll)
 
 
@@ -167,7 +168,8 @@ def weighed(
     """
     if metric == "update":
         return {path: split(f) for path, f in factors.items()}
-    rows = layer_inputs(base.model, list(factors), samples)
+    with _wearing(base.model, {path: _layer_factors(f) for path, f in factors.items()}):
+        rows = layer_inputs(base.model, list(factors), samples)
     parts = {path: split(f, rows.get(path)) for path, f in factors.items()}
     if metric == "loss":
         slopes = _squared_slopes(base, parts, samples)
@@ -251,7 +253,7 @@ def rank_to_train(shapes: Shapes, budget_bytes: int) -> int:
     More is slower, and what must then be cut costs more than was gained (docs/rank-and-bytes.md).
     """
     one, two = (file_bytes(dict.fromkeys(shapes, rank), shapes, "int4") for rank in (1, 2))
-    holds = 1 + (budget_bytes - one) / (two - one)
+    holds = 1 + (budget_bytes - one) / max(1, two - one)
     smallest = min((min(shape[-2:]) for shape in shapes.values()), default=1)
     return max(1, min(smallest, int(MORE_THAN_FITS * holds)))
 
@@ -299,10 +301,9 @@ def _wearing(model: Any, factors: Mapping[str, tuple[Array, Array]]) -> Iterator
 def _squared_slopes(base: Base, parts: Mapping[str, Parts], samples: Sequence[Encoded]) -> dict[str, Array]:
     """(k,) per module: the mean over the samples of (d loss / d size of the part)^2, in nats^2 per target."""
     model = base.model
-    learnt = [s for s in samples if s.supervised and not s.soft]
-    if not learnt:
-        raise ValueError("no sample has a target to weigh parts by")
-    targets = sum(s.supervised for s in learnt)
+    targets = sum(s.supervised for s in samples)
+    if not targets or any(s.soft or not s.supervised for s in samples):
+        raise ValueError("parts are weighed on samples with targets, none of them soft")
     was_training = model.training
     with quick_activations(), _wearing(model, {path: (p.a, p.b) for path, p in parts.items()}) as layers:
         model.train()  # some models have other kernels for it, ones with a gradient
@@ -318,7 +319,7 @@ def _squared_slopes(base: Base, parts: Mapping[str, Parts], samples: Sequence[En
         found = [mx.zeros(len(p.gains)) for p in parts.values()]
         ones = [mx.ones(len(p.gains)) for p in parts.values()]
         try:
-            for sample in learnt:
+            for sample in samples:
                 slopes = mx.grad(loss)(ones, sample)
                 found = [total + slope * slope for total, slope in zip(found, slopes, strict=True)]
                 mx.eval(found)

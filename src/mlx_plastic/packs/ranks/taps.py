@@ -15,7 +15,7 @@ from mlx_plastic.samples import Encoded
 
 Array = NDArray[Any]
 
-ROWS = 512  # of each layer: more than any rank asked for, and still some hundred MB of a large base
+ROWS = 256  # of each layer: more than any rank asked for, and about 1 GB for a base of 7 billion
 FROM_EACH = 8  # rows at least of a sample that is run
 
 

@@ -1,10 +1,11 @@
 """Fit the router on the seed set, judge it on families that it was not fitted on, write its weights.
 
-    python scripts/fit_router.py [--dry-run] [--check] [--bootstrap TEXTS]
+    python scripts/fit_router.py [--dry-run] [--meaning] [--check] [--bootstrap TEXTS]
 
-Writes src/mlx_plastic/memory/router/weights.json. --check compares with scikit-learn, if that is installed.
---bootstrap prints the lines of a file of texts with a guessed route each, to be corrected and added to the
-recipe. Run it with OPENBLAS_NUM_THREADS=1 for the same bytes on every machine.
+Writes src/mlx_plastic/memory/router/weights.json. --meaning measures what the sentence embedding adds, if an
+embedder is installed; the weights that are shipped need none. --check compares with scikit-learn, if that is
+installed. --bootstrap prints the lines of a file of texts with a guessed route each, to be corrected and
+added to the recipe. Run it with OPENBLAS_NUM_THREADS=1 for the same bytes on every machine.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from mlx_plastic.memory.router.model import (
     Example,
     fit_model,
     key_of,
+    own_text,
     seed_set,
     shipped,
 )
@@ -59,12 +61,31 @@ def folds(examples: Sequence[Example], seed: int) -> Iterator[Ids]:
     return (np.flatnonzero(fold == k) for k in range(FOLDS))
 
 
-def held_out(examples: Sequence[Example], seed: int, config: RouterConfig) -> tuple[Ids, NDArray[np.bool_]]:
+class Remembered:
+    """An embedder that has read the examples' own words once."""
+
+    def __init__(self, examples: Sequence[Example]) -> None:
+        from mlx_plastic.memory.embed import MiniLM
+
+        own = [own_text(e) for e in examples]
+        began = time.perf_counter()
+        self.rows = MiniLM().pooled(own)
+        print(f"embedded in {1e3 * (time.perf_counter() - began) / len(own):.1f} ms a text")
+        self.place = {text: i for i, text in enumerate(own)}
+
+    def __call__(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        return self.rows[[self.place[text] for text in texts]]
+
+
+def held_out(
+    examples: Sequence[Example], seed: int, config: RouterConfig, embed: Remembered | None
+) -> tuple[Ids, NDArray[np.bool_]]:
     """(n,) the route of each example by a router that never saw its family, and where it was unsure."""
     found, unsure = np.zeros(len(examples), np.int64), np.zeros(len(examples), np.bool_)
     for out in folds(examples, seed):
         kept = np.setdiff1d(np.arange(len(examples)), out)
-        router = Router(fit_model([examples[i] for i in kept], key=""), config)
+        meaning = embed.rows[kept] if embed else None
+        router = Router(fit_model([examples[i] for i in kept], key="", meaning=meaning), config, embed)
         for i in out:
             decision = router.decide(turn(examples[i].text))
             found[i], unsure[i] = ROUTES.index(decision.route), decision.abstained
@@ -95,12 +116,12 @@ def by_rules(text: str) -> Route:
     return guess(own) if own else "retrieval"
 
 
-def judge(examples: Sequence[Example]) -> None:
+def judge(examples: Sequence[Example], embed: Remembered | None) -> None:
     wanted = np.array([ROUTES.index(e.route) for e in examples])
     rules = np.array([ROUTES.index(by_rules(e.text)) for e in examples])
     tell("rules alone", [figures(rules, np.zeros(len(rules), np.bool_), wanted)])
     for name, config in (("no abstaining", RouterConfig(abstain=0.0)), ("as configured", RouterConfig())):
-        runs = [held_out(examples, seed, config) for seed in range(SEEDS)]
+        runs = [held_out(examples, seed, config, embed) for seed in range(SEEDS)]
         tell(f"held out, {name}", [figures(found, unsure, wanted) for found, unsure in runs])
     table = np.zeros((len(ROUTES), len(ROUTES)), np.int64)
     np.add.at(table, (wanted, runs[0][0]), 1)
@@ -152,6 +173,7 @@ def time_it(examples: Sequence[Example]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--dry-run", action="store_true", help="only measure")
+    parser.add_argument("--meaning", action="store_true", help="measure with the embedder; write nothing")
     parser.add_argument("--check", action="store_true", help="compare with scikit-learn")
     parser.add_argument("--bootstrap", type=Path, metavar="TEXTS", help="guess a route for each line")
     chosen = parser.parse_args()
@@ -164,8 +186,8 @@ def main() -> None:
     if chosen.check:
         check(examples)
         return
-    judge(examples)
-    if not chosen.dry_run:
+    judge(examples, Remembered(examples) if chosen.meaning else None)
+    if not (chosen.dry_run or chosen.meaning):
         began = time.perf_counter()
         WEIGHTS.write_bytes(fit_model(examples, key=key_of(())).to_json())
         print(f"fitted in {time.perf_counter() - began:.1f} s: {WEIGHTS}, {WEIGHTS.stat().st_size} bytes")

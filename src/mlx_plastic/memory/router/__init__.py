@@ -2,6 +2,7 @@
 
 from mlx_plastic.memory.router.book import (
     labels,
+    least_sure,
     personal_router,
     record,
     recorded,
@@ -22,6 +23,7 @@ __all__ = [
     "Span",
     "counts",
     "labels",
+    "least_sure",
     "own_words",
     "parse_route",
     "personal_router",

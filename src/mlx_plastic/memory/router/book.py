@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
+import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+
+import numpy as np
+from numpy.typing import NDArray
 
 from mlx_plastic.home import write_atomic
 from mlx_plastic.memory.log import Memory
 from mlx_plastic.memory.records import Turn, iso
 from mlx_plastic.memory.router.decision import Decision, Route, RouterConfig
 from mlx_plastic.memory.router.features import Embed
-from mlx_plastic.memory.router.model import Example, Model, fit_model, key_of, parse_model, seed_set, shipped
+from mlx_plastic.memory.router.model import (
+    Example,
+    Model,
+    fit_model,
+    key_of,
+    own_text,
+    parse_model,
+    seed_set,
+    shipped,
+)
 from mlx_plastic.memory.router.provenance import Heard
 from mlx_plastic.memory.router.route import Router
 
@@ -77,33 +91,71 @@ def recorded(memory: Memory) -> dict[str, Decision]:
     }
 
 
-def route_turns(
-    memory: Memory, turns: Sequence[Turn], config: RouterConfig, *, embed: Embed | None = None
-) -> list[Decision]:
-    """Where each of the turns goes, in their order, by the person's own router; nothing is written."""
-    router = personal_router(memory, config, embed=embed)
+def route_turns(memory: Memory, turns: Sequence[Turn], config: RouterConfig) -> list[Decision]:
+    """Where each of the turns goes, in their order, by the person's own router; nothing is logged."""
+    router = personal_router(memory, config)
     said, heard = labels(memory), Heard(memory.turns()[-COPIED_FROM:]) if turns else None
     return [router.decide(t, label=said.get(t.id), heard=heard) for t in turns]
 
 
-def personal_router(memory: Memory, config: RouterConfig, *, embed: Embed | None = None) -> Router:
+def least_sure(memory: Memory, turns: Sequence[Turn], config: RouterConfig) -> list[tuple[Turn, Decision]]:
+    """The turns that only the router has decided on, the least sure first: a label on these teaches most."""
+    decided = zip(turns, route_turns(memory, turns, config), strict=True)
+    still_open = ((t, d) for t, d in decided if d.by in ("router", "rule") and not t.tags)
+    return sorted(still_open, key=lambda pair: pair[1].score)
+
+
+def personal_router(memory: Memory, config: RouterConfig) -> Router:
     """The router that has learned from the person's corrections, fitted anew when these have changed.
 
     Its weights lie beside the log. They depend on the corrected turns that are still there: of a turn that
-    was forgotten nothing is left in them once the router is used again.
+    was forgotten nothing is left in them once the router is used again. Raises PlasticError if the settings
+    ask for an embedder that is not installed.
     """
     given = corrections(memory, config)
+    name, embed = _embedder() if config.meaning else ("", None)
     if not given and embed is None:
         _drop(memory)
         return Router(shipped(), config)
-    key = key_of(given, "embedder" if embed else "")
+    key = key_of(given, name)
     model = _kept(memory, key)
     if model is None:
-        data = fit_model([*seed_set(), *given], key=key, embed=embed).to_json()
+        began = time.perf_counter()
+        meaning = None
+        if embed is not None:
+            parts = [_seed_meaning(memory, name, embed), embed([own_text(e) for e in given])]
+            meaning = np.vstack([part for part in parts if len(part)])
+        data = fit_model([*seed_set(), *given], key=key, meaning=meaning).to_json()
         model = parse_model(data)  # rounded: the same now as when it is read again
         _keep(memory, data)
-        log.info("fitted the router on %d lines and %d corrections", len(seed_set()), len(given))
+        seconds = time.perf_counter() - began
+        log.info("fitted the router on %d corrections beside the seed set in %.1f s", len(given), seconds)
     return Router(model, config, embed)
+
+
+def _seed_meaning(memory: Memory, name: str, embed: Embed) -> NDArray[np.float32]:
+    """(n, d) embeddings of the seed set, kept beside the log: to make them takes 12 s."""
+    path = memory.path and memory.path.with_name(f"router-{key_of((), name)[:16]}.npy")
+    if path and path.exists():
+        with suppress(OSError, ValueError):  # a broken file is made anew
+            kept: NDArray[np.float32] = np.load(path, allow_pickle=False)
+            if kept.ndim == 2 and len(kept) == len(seed_set()) and np.isfinite(kept).all():
+                return kept
+    found = embed([own_text(e) for e in seed_set()])
+    if path:
+        data = io.BytesIO()
+        np.save(data, found, allow_pickle=False)
+        for older in path.parent.glob("router-*.npy"):
+            older.unlink(missing_ok=True)
+        write_atomic(path, data.getvalue())
+    return found
+
+
+def _embedder() -> tuple[str, Embed]:
+    from mlx_plastic.memory.embed import MiniLM  # late: most routers need none
+
+    found = MiniLM()
+    return found.name, found.pooled
 
 
 def corrections(memory: Memory, config: RouterConfig) -> list[Example]:

@@ -23,6 +23,7 @@ class RouterConfig:
     abstain: float = 0.55  # a likeliest route less probable than this means both
     pasted_chars: int = 80  # so much quoted or pasted text beside one's own is looked up as well
     correction_weight: float = 5.0  # of a turn that the person has routed, in lines of the seed set
+    meaning: bool = False  # true: also by the sentence embedding, 6 ms a turn; needs the embedder
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 
 from mlx_plastic.errors import MemoryFault
 from mlx_plastic.memory.router.decision import ROUTES, Route
-from mlx_plastic.memory.router.features import BUCKETS, NAMES, WORDING, Embed, named, wording
+from mlx_plastic.memory.router.features import BUCKETS, NAMES, WORDING, named, wording
 from mlx_plastic.memory.router.provenance import own_words, spans_of
 from mlx_plastic.memory.router.regression import fit, softmax
 
 FORMAT_VERSION = 1
-PENALTY = 4.0  # chosen on held-out families of the seed set
+PENALTY = 16.0  # chosen on held-out families of the seed set
 WORDING_SCALE = 3.0  # of a vector of length 1, beside named features of spread 1
 MEANING_SCALE = 6.0
 MEANING = "its meaning"
@@ -159,21 +159,26 @@ def key_of(corrections: Iterable[Example], embedder: str = "") -> str:
     return found.hexdigest()
 
 
-def fit_model(examples: Sequence[Example], *, key: str, embed: Embed | None = None) -> Model:
+def own_text(example: Example) -> str:
+    return own_words(example.text, spans_of(example.text))
+
+
+def fit_model(examples: Sequence[Example], *, key: str, meaning: NDArray[np.float32] | None = None) -> Model:
     """Weights for the examples, by what of each is the person's own; those with no own words teach nothing.
 
-    The same examples give the same weights, on one machine to the last bit.
+    meaning: (n, d) embeddings of the examples' own texts. The same examples give the same weights, on one
+    machine to the last bit.
     """
-    own = [own_words(e.text, spans_of(e.text)) for e in examples]
-    used = [(text, e) for text, e in zip(own, examples, strict=True) if text]
-    texts = [text for text, _ in used]
+    own = [own_text(e) for e in examples]
+    used = [i for i, text in enumerate(own) if text]
+    texts = [own[i] for i in used]
     blocks = [np.stack([named(t) for t in texts]), np.stack([wording(t) for t in texts])]
-    blocks.append(embed(texts) if embed else np.zeros((len(texts), 0), np.float32))
+    blocks.append(meaning[used] if meaning is not None else np.zeros((len(texts), 0), np.float32))
     mean = blocks[0].mean(axis=0, dtype=np.float64)
     spread = blocks[0].std(axis=0, dtype=np.float64) + 1e-6
     x = np.hstack([(blocks[0] - mean) / spread, blocks[1] * WORDING_SCALE, blocks[2] * MEANING_SCALE])
-    y = np.array([ROUTES.index(e.route) for _, e in used])
-    weights = np.array([e.weight for _, e in used])
+    y = np.array([ROUTES.index(examples[i].route) for i in used])
+    weights = np.array([examples[i].weight for i in used])
     w, bias = fit(x, y, weights, classes=len(ROUTES), penalty=PENALTY)
     words = len(NAMES) + BUCKETS
     return Model(

@@ -84,7 +84,8 @@ def spans_of(text: str, heard: Heard | None = None) -> tuple[Span, ...]:
 
 def own_words(text: str, spans: Iterable[Span]) -> str:
     """What of the text is the person's, in one piece; "" if that is not even two words."""
-    own = " ".join(text[s.start : s.end].strip() for s in spans if s.source == "person").strip()
+    pieces = (text[s.start : s.end].strip() for s in spans if s.source == "person")
+    own = " ".join(piece for piece in pieces if piece)
     return own if len(WORD.findall(own)) > 1 or len(own) == len(text.strip()) else ""
 
 
@@ -174,7 +175,7 @@ def _mark_paragraphs(text: str, owner: bytearray) -> None:
     paragraphs = list(_paragraphs(text))
     introduced = False
     for place, (start, end) in enumerate(paragraphs):
-        body = text[start:end]
+        body = _still_own(text, owner, start, end)
         words = len(WORD.findall(body))
         own = len(FIRST_PERSON.findall(body))
         last = place == len(paragraphs) - 1 and place > 0
@@ -198,6 +199,12 @@ def _begin_of_material(text: str) -> int | None:
     if found and len(WORD.findall(text[found.end() :])) >= QUOTED_WORDS:
         return _sentence(text, found.start())
     return None
+
+
+def _still_own(text: str, owner: bytearray, start: int, end: int) -> str:
+    if not any(owner[start:end]):
+        return text[start:end]
+    return "".join(text[i] for i in range(start, end) if not owner[i])
 
 
 def _sentence(text: str, place: int) -> int:

@@ -30,7 +30,7 @@ def fit(
 
     x: (n, features). y: (n,) in [0, classes). weights: (n,) how much each counts. penalty: of half the sum of
     squares of the coefficients, in units of one sample's loss; intercepts are free. Convex: there is one
-    answer, found to a gradient below 1e-4 of the samples' weight.
+    answer, found to a gradient below 1e-6 of the samples' weight.
     """
     n, features = x.shape
     wanted = np.zeros((n, classes))
@@ -53,7 +53,7 @@ def fit(
 
 
 def minimize(
-    objective: Objective, start: Array, *, memory: int = 10, steps: int = 500, tolerance: float = 1e-4
+    objective: Objective, start: Array, *, memory: int = 10, steps: int = 500, tolerance: float = 1e-6
 ) -> Array:
     """Where a smooth convex function is least, by L-BFGS with backtracking.
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlx_plastic.cli.main import pass_home
+from mlx_plastic.cli.memory_route import route
 from mlx_plastic.cli.output import json_option, note, print_json, print_table, printable, progress
 
 if TYPE_CHECKING:
@@ -249,6 +250,9 @@ def stats(home: Home, as_json: bool) -> None:
     ]
     for name, value in rows:
         click.echo(f"{name:<14} {value}")
+
+
+memory.add_command(route)
 
 
 def _tell_turns(turns: Iterable[Turn]) -> None:

@@ -102,7 +102,8 @@ class Index:
     ) -> int:
         """Give vectors of the embedder in use to the chunks without, the latest first. How many still wait.
 
-        seconds: stop soon after so long, but not before a batch is done. Vectors of another embedder are replaced.
+        seconds: stop soon after so long, but not before a batch is done. Vectors of another embedder are
+        replaced.
         """
         began, done = time.monotonic(), 0
         while self.embedder and (batch := self._unembedded(self.embedder)):

@@ -11,12 +11,12 @@ from datetime import datetime
 import numpy as np
 
 from mlx_plastic.memory.index import store
-from mlx_plastic.memory.index.chunks import SAME, bands, overlap, pieces, same_text
+from mlx_plastic.memory.index.chunks import bands, pieces, same_text
 from mlx_plastic.memory.index.corpus import QUESTION, TIME
 from mlx_plastic.memory.index.records import Item
 from mlx_plastic.memory.index.terms import Ids, term_ids
 
-MOST_LIKE = 50  # earlier chunks that are compared with a new one
+MOST_LIKE = 20  # earlier chunks that are compared with a new one
 
 _SAYS_WHEN = re.compile(
     r"\b(yesterday|today|tonight|tomorrow|last|next|ago|since|recently|weeks?|weekends?|months?|years?|days?"
@@ -26,7 +26,7 @@ _SAYS_WHEN = re.compile(
 )
 _ASKS = re.compile(r"[?\uff1f\u061f]\W*$")
 
-Piece = tuple[str, Ids]  # a chunk's text and its own terms
+Piece = tuple[str, Ids, list[int]]  # a chunk's text, its own terms, and the keys by which its like is met
 
 
 def take_in(db: sqlite3.Connection, item: Item) -> int:
@@ -35,7 +35,7 @@ def take_in(db: sqlite3.Connection, item: Item) -> int:
         return 0
     take_out(db, [item.turn])
     texts = [item.text[start:end] for start, end in pieces(item.text)]
-    found = [(text, term_ids(text)) for text in texts]
+    found = [(text, ids := term_ids(text), bands(ids)) for text in texts]
     same_as, replaced = _said_before(db, item.speaker, found)
     (number,) = db.execute(
         "INSERT INTO items (turn, conversation, place, at, speaker, worn, tags, same_as)"
@@ -68,14 +68,14 @@ def take_out(db: sqlite3.Connection, turns: Iterable[str]) -> tuple[str, ...]:
 
 
 def _insert(db: sqlite3.Connection, item: int, place: int, piece: Piece, before: Ids) -> None:
-    text, ids = piece
+    text, ids, keys = piece
     marks = (QUESTION if _ASKS.search(text) else 0) | (TIME if _SAYS_WHEN.search(text) else 0)
     terms = np.concatenate([before, ids]).astype("<u4").tobytes()
     (chunk,) = db.execute(
         "INSERT INTO chunks (item, piece, text, terms, marks) VALUES (?, ?, ?, ?, ?) RETURNING id",
         (item, place, text, terms, marks),
     ).fetchone()
-    db.executemany("INSERT OR IGNORE INTO bands VALUES (?, ?)", [(band, chunk) for band in bands(ids)])
+    db.executemany("INSERT OR IGNORE INTO bands VALUES (?, ?)", [(key, chunk) for key in keys])
 
 
 def _give_way(db: sqlite3.Connection, old: int, new: int) -> None:
@@ -94,26 +94,25 @@ def _said_before(
     later one takes the place, as it may be a correction.
     """
     replaced = []
-    matches = [_like(db, speaker, text, ids) for text, ids in texts]
+    matches = [_like(db, speaker, text, keys) for text, _, keys in texts]
     for item in sorted(set.intersection(*matches)):
         old = db.execute("SELECT text FROM chunks WHERE item = ? ORDER BY piece", [item]).fetchall()
         if len(old) != len(texts):
             continue
-        if all(_bare(text) == _bare(known) for (text, _), (known,) in zip(texts, old, strict=True)):
+        if all(_bare(text) == _bare(known) for (text, *_), (known,) in zip(texts, old, strict=True)):
             return item, []
         replaced.append(item)
     return None, replaced
 
 
-def _like(db: sqlite3.Connection, speaker: str, text: str, ids: Ids) -> set[int]:
-    keys = bands(ids)
+def _like(db: sqlite3.Connection, speaker: str, text: str, keys: Sequence[int]) -> set[int]:
     rows = db.execute(
         "SELECT DISTINCT c.item, c.text FROM bands b JOIN chunks c ON c.id = b.chunk"
         " JOIN items i ON i.id = c.item"
         f" WHERE b.key IN ({', '.join('?' * len(keys))}) AND i.speaker = ? LIMIT {MOST_LIKE}",
         [*keys, speaker],
     ).fetchall()
-    return {item for item, known in rows if overlap(ids, term_ids(known)) >= SAME and same_text(text, known)}
+    return {item for item, known in rows if same_text(text, known)}
 
 
 def _date(at: datetime | None) -> str:

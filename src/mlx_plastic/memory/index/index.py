@@ -21,7 +21,7 @@ from mlx_plastic.memory.index.intake import take_in, take_out
 from mlx_plastic.memory.index.rank import WORDS_ONLY, Ranked, Weights, parse, rank
 from mlx_plastic.memory.index.reader import Reader
 from mlx_plastic.memory.index.records import Hit, IndexStats, Item
-from mlx_plastic.memory.index.vectors import packed
+from mlx_plastic.memory.index.vectors import keep
 
 EMBED_AT_ONCE = 64  # chunks in one transaction
 
@@ -105,22 +105,18 @@ class Index:
         seconds: stop soon after so long, but not before a batch is done. Vectors of another embedder are
         replaced.
         """
-        began, done = time.monotonic(), 0
-        while self.embedder and (batch := self._unembedded(self.embedder)):
+        began, done, below, total = time.monotonic(), 0, 2**62, self.waiting()
+        while self.embedder and (batch := self._unembedded(self.embedder, below)):
             if done and seconds is not None and time.monotonic() - began > seconds:
                 break
             vectors = self.embedder.embed([f"{speaker}: {text}" for _, speaker, text in batch])
             with self.writing():
                 for (chunk, _, _), found in zip(batch, vectors, strict=True):
-                    # it may have been taken out since it was read
-                    self._db.execute(
-                        "INSERT OR REPLACE INTO vectors SELECT id, ?, ?, ?, ? FROM chunks WHERE id = ?",
-                        (self.embedder.name, *packed(found), chunk),
-                    )
+                    keep(self._db, chunk, self.embedder.name, found)
                 store.count(self._db, "embeddings")
-            done += len(batch)
+            done, below = done + len(batch), batch[-1][0]
             if on_progress:
-                on_progress(done, done + self.waiting())
+                on_progress(done, total)
         return self.waiting()
 
     def waiting(self) -> int:
@@ -130,12 +126,12 @@ class Index:
         sql = "SELECT (SELECT COUNT(*) FROM chunks) - (SELECT COUNT(*) FROM vectors WHERE embedder = ?)"
         return int(self.run(sql, [self.embedder.name])[0][0])
 
-    def _unembedded(self, embedder: Embedder) -> list[tuple[Any, ...]]:
+    def _unembedded(self, embedder: Embedder, below: int) -> list[tuple[Any, ...]]:
         return self.run(
             "SELECT c.id, i.speaker, c.text FROM chunks c JOIN items i ON i.id = c.item"
             " WHERE NOT EXISTS (SELECT 1 FROM vectors v WHERE v.chunk = c.id AND v.embedder = ?)"
-            " ORDER BY c.id DESC LIMIT ?",
-            [embedder.name, EMBED_AT_ONCE],
+            " AND c.id < ? ORDER BY c.id DESC LIMIT ?",
+            [embedder.name, below, EMBED_AT_ONCE],
         )
 
     # -- what comes out

@@ -55,8 +55,7 @@ class Reader:
         if not len(missing):
             return
         rows = self._db.execute(
-            "SELECT chunk, pooled, length(scales) / 2 FROM vectors"
-            " WHERE embedder = ? AND chunk BETWEEN ? AND ?",
+            "SELECT chunk, pooled, tokens FROM vectors WHERE embedder = ? AND chunk BETWEEN ? AND ?",
             [embedder, int(missing[0]), int(missing[-1])],
         ).fetchall()
         wanted = np.isin(np.array([row[0] for row in rows], np.int64), missing)

@@ -54,12 +54,17 @@ CREATE TABLE bands (  -- MinHash keys, to meet what says the same
     PRIMARY KEY (key, chunk)
 ) WITHOUT ROWID;
 CREATE INDEX bands_of ON bands (chunk);
-CREATE TABLE vectors (
+CREATE TABLE vectors (  -- of chunks as wholes
     chunk INTEGER PRIMARY KEY REFERENCES chunks (id) ON DELETE CASCADE,
     embedder TEXT NOT NULL,
     pooled BLOB NOT NULL,  -- float16
-    tokens BLOB NOT NULL,  -- int8, a row a token
-    scales BLOB NOT NULL  -- float16, what a row of tokens is to be multiplied with
+    tokens INTEGER NOT NULL  -- how many
+);
+CREATE INDEX vectors_of ON vectors (embedder, chunk);
+CREATE TABLE tokens (  -- apart from these, which are all read at the start
+    chunk INTEGER PRIMARY KEY REFERENCES vectors (chunk) ON DELETE CASCADE,
+    vectors BLOB NOT NULL,  -- int8, a row a token
+    scales BLOB NOT NULL  -- float16, what each row is to be multiplied with
 );
 INSERT INTO meta VALUES ('origin', 0), ('removals', 0), ('embeddings', 0), ('log_seq', 0), ('audit_seq', 0);
 """

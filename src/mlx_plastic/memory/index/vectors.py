@@ -16,12 +16,24 @@ CACHE_BYTES = 256 * 2**20  # of token vectors, in RAM
 READ_AT_ONCE = 500  # chunks; SQLite takes that many parameters everywhere
 
 
-def packed(vectors: Vectors) -> tuple[bytes, bytes, bytes]:
-    """(pooled float16, tokens int8, scales float16): tokens[i] * scales[i] is the i-th vector."""
+def keep(db: sqlite3.Connection, chunk: int, embedder: str, vectors: Vectors) -> None:
+    """Write a chunk's vectors in place of any other embedder's. Inside a transaction."""
+    if not db.execute("SELECT 1 FROM chunks WHERE id = ?", [chunk]).fetchone():
+        return  # it was taken out since it was read
+    rows, scales = packed(vectors)
+    pooled = vectors.pooled.astype(np.float16).tobytes()
+    db.execute(
+        "INSERT OR REPLACE INTO vectors VALUES (?, ?, ?, ?)", (chunk, embedder, pooled, len(scales) // 2)
+    )
+    db.execute("INSERT OR REPLACE INTO tokens VALUES (?, ?, ?)", (chunk, rows, scales))
+
+
+def packed(vectors: Vectors) -> tuple[bytes, bytes]:
+    """(int8 rows, float16 scales): rows[i] * scales[i] is the vector of the i-th token."""
     rows = vectors.tokens if len(vectors.tokens) else vectors.pooled[None, :]
     scales = np.maximum(np.abs(rows).max(axis=1) / np.float32(127), np.float32(1e-6)).astype(np.float16)
     tokens = np.rint(rows / scales.astype(np.float32)[:, None]).clip(-127, 127).astype(np.int8)
-    return vectors.pooled.astype(np.float16).tobytes(), tokens.tobytes(), scales.tobytes()
+    return tokens.tobytes(), scales.tobytes()
 
 
 class TokenVectors:
@@ -51,7 +63,7 @@ class TokenVectors:
             part = chunks[start : start + READ_AT_ONCE]
             marks = ", ".join("?" * len(part))
             for chunk, tokens, scales in self._db.execute(
-                f"SELECT chunk, tokens, scales FROM vectors WHERE chunk IN ({marks})", part
+                f"SELECT chunk, vectors, scales FROM tokens WHERE chunk IN ({marks})", part
             ):
                 self._kept[chunk] = tokens, scales
                 self._bytes += len(tokens) + len(scales)

@@ -12,6 +12,7 @@ import click
 
 from mlx_plastic.cli.main import pass_home
 from mlx_plastic.cli.memory_route import route
+from mlx_plastic.cli.memory_search import add, index_rows, reindex, search
 from mlx_plastic.cli.output import json_option, note, print_json, print_table, printable, progress
 
 if TYPE_CHECKING:
@@ -230,8 +231,9 @@ def stats(home: Home, as_json: bool) -> None:
 
     with Memory(home) as log:
         found = log.stats()
+        index = log.recall().stats() if home.memory_index.exists() else None
     if as_json:
-        print_json(_plain(asdict(found)))
+        print_json({**_plain(asdict(found)), "index": index and asdict(index)})
         return
     split = {"by role": found.by_role, "by origin": found.by_origin, "by tag": found.by_tag}
     rows: list[tuple[str, object]] = [
@@ -247,12 +249,16 @@ def stats(home: Home, as_json: bool) -> None:
         ("forgotten", found.forgotten),
         ("from", f"{_when(found.oldest)} to {_when(found.newest)}"),
         ("on disk", f"{found.size_bytes / 1e6:.2f} MB"),
+        *(index_rows(index) if index else []),
     ]
     for name, value in rows:
         click.echo(f"{name:<14} {value}")
 
 
 memory.add_command(route)
+memory.add_command(add)
+memory.add_command(search)
+memory.add_command(reindex)
 
 
 def _tell_turns(turns: Iterable[Turn]) -> None:

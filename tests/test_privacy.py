@@ -29,7 +29,8 @@ STRICT = policy_for("training", PrivacyConfig(policy="strict"))
 EVERYTHING = (
     "My name is Nora Lindqvist, mail nora.l@example.org or call +46 70 123 45 67. My card is"
     " 4111 1111 1111 1111, my IBAN DE89 3704 0044 0532 0130 00, my SSN 078-05-1120, the server 10.20.30.40."
-    " See https://example.org/me. I live at 12 Rosewood Lane, Springfield, IL 62704. My password is hunter2!x."
+    " See https://example.org/me. I live at 12 Rosewood Lane, Springfield, IL 62704. My password is hunter2!x"
+    "."
 )
 
 

@@ -2,7 +2,7 @@
 
 from mlx_plastic.memory.jsonl import ExportReport, ImportProgress, ImportReport, export_lines
 from mlx_plastic.memory.log import Memory
-from mlx_plastic.memory.records import AuditRecord, Conversation, Exchange, Forgotten, Stats, Turn
+from mlx_plastic.memory.records import AuditRecord, Conversation, Exchange, Forgotten, Redaction, Stats, Turn
 from mlx_plastic.memory.tags import TAGS
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "ImportProgress",
     "ImportReport",
     "Memory",
+    "Redaction",
     "Stats",
     "Turn",
     "export_lines",

@@ -78,6 +78,17 @@ MIGRATIONS = (
         route TEXT NOT NULL CHECK (route IN ('weights', 'retrieval', 'both', 'neither'))
     ) WITHOUT ROWID;
     """,
+    """
+    CREATE TABLE redactions (  -- what privacy did to a turn on its way; outlives it; never text
+        turn TEXT NOT NULL,
+        destination TEXT NOT NULL CHECK (destination IN ('storage', 'index', 'training')),
+        kind TEXT NOT NULL,
+        action TEXT NOT NULL CHECK (action IN ('mask', 'drop')),
+        count INTEGER NOT NULL,
+        at TEXT NOT NULL,
+        PRIMARY KEY (turn, destination, kind, action)
+    ) WITHOUT ROWID;
+    """,
 )
 
 

@@ -22,6 +22,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from mlx_plastic.errors import BadData, MemoryFault
 from mlx_plastic.home import sync, sync_folder
+from mlx_plastic.memory.privacy import Redacted
 from mlx_plastic.memory.records import Turn, iso
 from mlx_plastic.memory.tags import known, tags_in
 from mlx_plastic.samples import BadLine, Message, parse_messages
@@ -163,6 +164,7 @@ class _Importer:
         self.memory, self.dry_run = memory, dry_run
         self.key: bytes = memory.run("SELECT key FROM secret")[0][0]
         self.report = ImportReport(0, 0, 0, 0, (), None)
+        self._done: dict[Turn, Redacted] = {}  # what privacy did to the turns of the line at hand
         self._seen: set[bytes] = set()  # of a dry run, which leaves no trace in the log
 
     def take(self, line: _Line) -> None:
@@ -170,6 +172,7 @@ class _Importer:
             self._count(duplicates=1)
             return
         self._seen |= {line.digest} if self.dry_run else set()
+        line = self._stored(line)
         said = self.memory.turns(conversation=line.conversation, undone=True) if line.conversation else []
         if line.conversation and (said or self._forgotten(line.conversation)):
             self._grow(line, said)
@@ -194,8 +197,19 @@ class _Importer:
         new = [replace(t, id=self.memory.new_turn(), conversation=name) for t in turns]
         if not self.dry_run:
             self.memory.insert(new)
+            done = {t.id: d for t in new if (d := self._done.get(replace(t, id="", conversation="")))}
+            self.memory.guard.note("storage", done)
             self.memory.run("INSERT INTO imports VALUES (?, ?)", [line.digest, name])
         self._count(conversations=1, turns=len(new))
+
+    def _stored(self, line: _Line) -> _Line:
+        """The line as the log is to hold it: an import of the same line again has the same placeholders."""
+        done = self.memory.guard.stored_all([turn.content for turn in line.turns])
+        if done is None:
+            return line
+        turns = tuple(replace(turn, content=d.text) for turn, d in zip(line.turns, done, strict=True))
+        self._done = {turn: d for turn, d in zip(turns, done, strict=True) if d.masked}
+        return replace(line, turns=turns)
 
     def _known_digest(self, digest: bytes) -> bool:
         return bool(self.memory.run("SELECT 1 FROM imports WHERE digest = ?", [digest]))

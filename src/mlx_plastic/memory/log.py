@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Any
 from mlx_plastic.errors import Busy, MemoryFault
 from mlx_plastic.home import Home
 from mlx_plastic.memory import database, jsonl
+from mlx_plastic.memory.guard import Guard
 from mlx_plastic.memory.records import (
     AuditRecord,
     Conversation,
     Exchange,
     Forgotten,
     Origin,
+    Redaction,
     Stats,
     Turn,
     exchanges,
@@ -53,6 +55,7 @@ class Memory:
         self._clock_us = 0
         self._home = home
         self._recall: Recall | None = None
+        self.guard = Guard(self, home)
         self._db = database.connect(self.path)
 
     def close(self) -> None:
@@ -89,6 +92,7 @@ class Memory:
     ) -> Turn:
         """Append a turn; when this returns it is on the disk. Tags written in the text count too.
 
+        Secrets are masked (see `Guard.stored`): the turn that is given back is what the log holds.
         Characters that are no Unicode text (half a surrogate pair) become "?".
         Raises ValueError for an unknown role or a blank content, MemoryFault if it cannot be kept.
         """
@@ -96,10 +100,14 @@ class Memory:
             raise ValueError(f"a turn needs a role of {ROLES} and a text")
         content = content.encode("utf-8", "replace").decode("utf-8")
         tags = known(tags) | tags_in(content)
+        masked = self.guard.stored(conversation, content)
         with self.writing():
-            said = (self.new_turn(), conversation, role, content, self._now(), origin)
+            text = masked.text if masked else content
+            said = (self.new_turn(), conversation, role, text, self.now(), origin)
             turn = Turn(*said, tuple(worn), tags, interrupted)
             self.insert([turn])
+            if masked:
+                self.guard.note("storage", {turn.id: masked})
         return turn
 
     def insert(self, turns: Sequence[Turn]) -> None:
@@ -226,16 +234,16 @@ class Memory:
         ]
 
     def lessons(self, since: str | datetime | None = None) -> list[Exchange]:
-        """Every conversation with a user turn that may be learned from, whole; learned or not.
+        """Every conversation with a user turn that may be learned from, whole, redacted; learned or not.
 
         since: only conversations with such a turn after this turn id, or at or after this time.
         """
         recent = None if since is None else {t.id for t in self.turns(since)}
-        return self._exchanges(lambda turn, new: recent is None or turn.id in recent)
+        return self._learnable(lambda turn, new: recent is None or turn.id in recent)
 
     def unlearned(self) -> list[Exchange]:
         """The lessons with a user turn that no passed night has learned from."""
-        return self._exchanges(lambda turn, new: new)
+        return self._learnable(lambda turn, new: new)
 
     def nights(self, turns: Iterable[str]) -> tuple[str, ...]:
         """The passed nights that learned from any of these turns."""
@@ -266,7 +274,7 @@ class Memory:
                 undone=sum(n for undone, n in by_state.items() if undone),
                 interrupted=int(interrupted),
                 forgotten=int(forgotten),
-                waiting=sum(t.role == "user" for e in self.unlearned() for t in e.turns if t.id in e.new),
+                waiting=self._waiting(),
                 oldest=parse_time(oldest) if oldest else None,
                 newest=parse_time(newest) if newest else None,
                 size_bytes=sum(file.stat().st_size for file in self.files()),
@@ -275,6 +283,10 @@ class Memory:
     def audit(self) -> list[AuditRecord]:
         rows = self.run("SELECT at, action, kind, turn, count FROM audit ORDER BY seq")
         return [AuditRecord(parse_time(at), *rest) for at, *rest in rows]
+
+    def redactions(self) -> list[Redaction]:
+        """What privacy did to turns, in counts."""
+        return self.guard.noted()
 
     def files(self) -> list[Path]:
         """The files that hold the log: the database and, while it is open, its journal and index."""
@@ -325,11 +337,18 @@ class Memory:
         with self._lock, database.plainly(self._where):
             return self._db.execute(sql, values).fetchall()
 
+    def run_many(self, sql: str, rows: Iterable[Sequence[object]]) -> None:
+        """The same for each of the rows. Inside `writing`."""
+        self._db.executemany(sql, rows)
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
     def note(
         self, action: str, *, kind: str = "", turns: Iterable[str] = (), count: int | None = None
     ) -> None:
         """Audit records: one per turn, or one with a count. Inside `writing`."""
-        at = iso(self._now())
+        at = iso(self.now())
         rows = [(at, action, kind, t, 1) for t in turns] if count is None else [(at, action, kind, "", count)]
         self._db.executemany("INSERT INTO audit (at, action, kind, turn, count) VALUES (?, ?, ?, ?, ?)", rows)
 
@@ -365,6 +384,17 @@ class Memory:
                 found.append(Exchange(conversation, turns[0].origin, turns, new))
         return found
 
+    def _learnable(self, counts: Callable[[Turn, bool], bool]) -> list[Exchange]:
+        """`_exchanges` without what may not get into weights: see `Guard.learnable`."""
+        found = self.guard.learnable(self._exchanges(counts))
+        return [e for e in found if any(t.role == "user" and counts(t, t.id in e.new) for t in e.turns)]
+
+    def _waiting(self) -> int:
+        """User turns for the next night; what the last one had to drop does not wait."""
+        dropped = self.guard.dropped()
+        waiting = (t for e in self._exchanges(lambda turn, new: new) for t in e.turns if t.id in e.new)
+        return sum(turn.role == "user" and turn.id not in dropped for turn in waiting)
+
     def _picked(self, ref: str) -> list[Turn]:
         if turns := self._select("id = :ref OR conversation = :ref", {"ref": ref}):
             return turns
@@ -399,9 +429,6 @@ class Memory:
             )
             for i, c, role, text, at, origin, worn, interrupted, undone, tags in rows
         ]
-
-    def _now(self) -> datetime:
-        return datetime.now(UTC)
 
     def _id(self, kind: str) -> str:
         """kind, 12 characters of time in microseconds (never the same twice in one process), 8 of chance."""

@@ -100,6 +100,21 @@ class AuditRecord:
     count: int
 
 
+@dataclass(frozen=True)
+class Redaction:
+    """So many finds of a kind were masked in a turn, or had it dropped, on its way to a destination.
+
+    destination: storage, index or training. Outlives the turn, and never holds text.
+    """
+
+    at: datetime
+    destination: str
+    kind: str
+    action: str
+    turn: str
+    count: int
+
+
 def exchanges(turns: Sequence[Turn]) -> list[list[Turn]]:
     """Turns cut into questions with their answers: a cut before every user turn, and around system ones."""
     groups: list[list[Turn]] = []

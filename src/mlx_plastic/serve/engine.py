@@ -138,6 +138,8 @@ class Engine:
         question = self.memory.remember(conversation, "user", text)
         worn = self.sync()
         said = [t.message for t in self.memory.turns(conversation=conversation)]
+        if question.content != text:  # the log has it masked; it is answered as it was asked
+            said[-1] = Message("user", text.encode("utf-8", "replace").decode("utf-8"))
         window = min(self.window_tokens, self.base.window)
         prompt = fit(said, self._count, window_tokens=window, max_tokens=max_tokens)
         self._why = Why(

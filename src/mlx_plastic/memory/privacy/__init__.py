@@ -7,6 +7,7 @@
 All detectors are pure functions of the text: no network, no model, no more than linear time.
 """
 
+from mlx_plastic.memory.privacy.placeholders import Placeholders
 from mlx_plastic.memory.privacy.policies import (
     DESTINATIONS,
     Action,
@@ -27,6 +28,7 @@ __all__ = [
     "Action",
     "Destination",
     "Kind",
+    "Placeholders",
     "Policy",
     "PrivacyConfig",
     "Redacted",

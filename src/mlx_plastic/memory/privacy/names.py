@@ -8,9 +8,9 @@ from mlx_plastic.memory.privacy.lexicon import ORDINARY, REGION, TOWN, lexicon
 from mlx_plastic.memory.privacy.page import Page
 from mlx_plastic.memory.privacy.spans import POSSIBLE, Kind, Span
 from mlx_plastic.memory.privacy.tagger import tagger
-from mlx_plastic.memory.privacy.words import CALENDAR, STREET, UNIT
+from mlx_plastic.memory.privacy.words import CALENDAR, STREET, STREET_ENDS, UNIT
 
-LEAST = {"P": 0.05, "A": 0.2}  # probability of a word; lower finds more, and more that is none
+LEAST = {"P": 0.04, "A": 0.1}  # probability of a word; lower finds more, and more that is none
 FURTHEST = 8  # words after an address in which its town and country are looked for
 BETWEEN = frozenset(",-()\n")
 KIND: dict[str, Kind] = {"P": "person", "A": "address"}
@@ -72,27 +72,29 @@ def _span(text: str, places: Sequence[tuple[int, int]], label: str, sure: float)
     while high > low and not text[places[high - 1][0]].isalnum():
         high -= 1
     words = [text[start:end] for start, end in places[low:high]]
-    if not words or all(len(w) < 2 for w in words):
-        return None
-    if label == "A" and not _is_address(words):
-        return None
-    if label == "P" and sure < _needed(words):
+    if (
+        not words
+        or all(len(w) < 2 for w in words)
+        or sure < (_needed if label == "P" else _needed_of_address)(words)
+    ):
         return None
     return Span(places[low][0], places[high - 1][1], KIND[label], max(POSSIBLE, round(sure, 3)))
 
 
 def _needed(words: Sequence[str]) -> float:
-    """How probable words have to be to pass for a name: more if they are something else in their own right."""
+    """How probable words have to be to pass for a name: more if they are ordinary words, days or the like."""
     if all(word.lower() in CALENDAR for word in words):
         return 0.8
     plain = (ORDINARY in lexicon().get(word, "") or any(c.isdigit() for c in word) for word in words)
     return 0.3 if all(word.islower() for word in words) and all(plain) else LEAST["P"]
 
 
-def _is_address(words: Sequence[str]) -> bool:
-    """A word that is no month, and a number; or a street's own word beside another. A town alone is none."""
+def _needed_of_address(words: Sequence[str]) -> float:
+    """Little, of what has a number and a word for a street, a house or a place; a town alone is none."""
     lows = [word.lower() for word in words]
     spoken = [low for low in lows if low[0].isalpha() and len(low) > 2 and low not in CALENDAR]
+    street = any(low in STREET or low in UNIT or low.endswith(STREET_ENDS) for low in lows)
     number = any(any(c.isdigit() for c in word) for word in words)
-    street = len(words) > 1 and any(low in STREET or low in UNIT for low in lows)
-    return (bool(spoken) and number and not any(word in "=<>[]{}" for word in words)) or street
+    if any(word in "=<[]{}" for word in words) or not (spoken or street) or not (number or street):
+        return 2.0
+    return LEAST["A"] if number and (street or any(map(_is_place, words))) else 0.6

@@ -126,7 +126,9 @@ def _checked_cards(run: str, spoken: bool) -> Iterator[tuple[int, int]]:
             if len(digits) > 19 or groups[i][1] - groups[i][0] < 3:
                 break
             known = spoken or _ISSUER.match(digits)
-            if len(digits) >= 12 and known and len(set(digits)) > 1 and luhn.is_valid(digits):
+            sizes = [end - start for start, end in groups[i : j + 1]]
+            written = spoken or len(sizes) == 1 or set(sizes[:-1]) == {4} or sizes[:2] == [4, 6]
+            if len(digits) >= 12 and known and written and len(set(digits)) > 1 and luhn.is_valid(digits):
                 yield groups[i][0], groups[j][1]
                 last = j
                 break

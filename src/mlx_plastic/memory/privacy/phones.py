@@ -34,7 +34,7 @@ _OTHER_WORDS = re.compile(  # numbers that are something else
 )
 _DATE = re.compile(
     r"(?:(?:19|20)\d\d[-./]\d{1,2}[-./]\d{1,2}|\d{1,2}[-./]\d{1,2}[-./](?:19|20)?\d\d|(?:19|20)\d{6})"
-    r"(?:[ \t]\d{0,2}(?:[:.]?\d{2}){0,2})?|(?:19|20)\d\d[ ]?[-\u2013/][ ]?(?:19|20)\d\d"
+    r"(?:[ \t]\d{0,2}(?:[:.]?\d{2}){0,2})?|(?:1\d|20)\d\d[ ]?[-\u2013/][ ]?(?:1\d|20)\d\d"
 )
 _THOUSANDS = re.compile(
     r"\d{1,2}(?:[ .\u00a0]\d{3})+|\d{3}[ .\u00a0]\d{3}"
@@ -64,6 +64,8 @@ def phones(page: Page) -> Iterator[Span]:
         ahead = page.before(start)
         spoken = bool(_WORDS.search(ahead) or _WORDS.search(page.after(end, 16)))
         other = _OTHER_WORDS.search(ahead)
+        if "/(" in bare or "(" in bare.strip("(+")[5:]:
+            continue
         sure = _by_shape(
             bare, digits, spoken=spoken and not other, extended=len(bare) < len(match[0].rstrip())
         )
@@ -98,6 +100,8 @@ def _is_assigned(bare: str, digits: str) -> bool:
     import phonenumbers
 
     if len(bare) == len(digits) and len(digits) < 10:  # eight or nine digits in a row are any number
+        return False
+    if len(bare) > len(digits) and not all(2 <= len(part) <= 5 for part in DIGITS.findall(bare)):
         return False
     for region in _REGIONS:
         try:

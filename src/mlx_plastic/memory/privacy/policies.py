@@ -73,8 +73,11 @@ def _check(destination: str, given: object) -> None:
             near = difflib.get_close_matches(kind, KINDS, n=1)
             meant = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(KINDS)}"
             raise BadConfig(f"{where}: unknown kind {kind!r}", hint=meant)
-        if action not in ACTIONS:
-            raise BadConfig(f"{where}: {kind} is {action!r}", hint=f"use one of {', '.join(ACTIONS)}")
+        legal = (
+            ACTIONS if destination != "storage" else ("mask", "keep")
+        )  # a turn that was said is in the log
+        if action not in legal:
+            raise BadConfig(f"{where}: {kind} is {action!r}", hint=f"use one of {', '.join(legal)}")
 
 
 def _rules(default: Rule, **others: Rule) -> Mapping[Kind, Rule]:

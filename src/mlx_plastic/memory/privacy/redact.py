@@ -25,6 +25,10 @@ class Redacted:
     spans: tuple[Span, ...]
     actions: dict[tuple[Kind, Action], int]
 
+    @property
+    def masked(self) -> bool:
+        return any(action == "mask" for _, action in self.actions)
+
 
 def redact(text: str, policy: Policy | None = None, placeholders: Placeholders | None = None) -> Redacted:
     """One text as the policy (None: training's) wants it.

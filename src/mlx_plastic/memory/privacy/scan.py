@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
+from importlib import import_module
 
 from mlx_plastic.memory.privacy.page import Page
 from mlx_plastic.memory.privacy.placeholders import PLACEHOLDER
@@ -12,6 +13,23 @@ from mlx_plastic.memory.privacy.policies import Policy, policy_for
 from mlx_plastic.memory.privacy.spans import Kind, Span, settle
 
 Detector = Callable[[Page], Iterable[Span]]
+
+# what is found, by which function of which module; each is imported when it is first needed
+DETECTORS: tuple[tuple[tuple[Kind, ...], str, str], ...] = (
+    (("secret",), "secret_forms", "forms"),
+    (("secret",), "secret_words", "told"),
+    (("secret",), "randomness", "random_strings"),
+    (("card",), "numbers", "cards"),
+    (("iban",), "numbers", "ibans"),
+    (("national_id",), "numbers", "national_ids"),
+    (("account",), "numbers", "accounts"),
+    (("email",), "patterns", "emails"),
+    (("phone",), "phones", "phones"),
+    (("ip",), "patterns", "ips"),
+    (("url",), "patterns", "urls"),
+    (("person", "address"), "names", "people_and_addresses"),
+    (("profanity",), "profanity", "profanity"),
+)
 
 
 def scan(text: str, policy: Policy | None = None) -> list[Span]:
@@ -27,7 +45,7 @@ def scan_all(texts: Sequence[str], policy: Policy | None = None) -> list[list[Sp
     from mlx_plastic.memory.privacy.propagate import spread
 
     policy = policy or policy_for("training")
-    detectors = [detector for kinds, detector in _detectors() if kinds & {*policy.rules, *policy.code}]
+    detectors = _detectors(frozenset((*policy.rules, *policy.code)))
     pages = [Page(text) for text in texts]
     found = [[span for detector in detectors for span in detector(page)] for page in pages]
     found = [_allowed(page, spans, policy) for page, spans in zip(pages, found, strict=True)]
@@ -39,35 +57,9 @@ def scan_all(texts: Sequence[str], policy: Policy | None = None) -> list[list[Sp
 
 
 @cache
-def _detectors() -> tuple[tuple[frozenset[Kind], Detector], ...]:
-    """What each detector finds, and the detector. Imported when first used."""
-    from mlx_plastic.memory.privacy import (
-        names,
-        numbers,
-        patterns,
-        phones,
-        profanity,
-        randomness,
-        secret_forms,
-        secret_words,
-    )
-
-    found: tuple[tuple[tuple[Kind, ...], Detector], ...] = (
-        (("secret",), secret_forms.forms),
-        (("secret",), secret_words.told),
-        (("secret",), randomness.random_strings),
-        (("card",), numbers.cards),
-        (("iban",), numbers.ibans),
-        (("national_id",), numbers.national_ids),
-        (("account",), numbers.accounts),
-        (("email",), patterns.emails),
-        (("phone",), phones.phones),
-        (("ip",), patterns.ips),
-        (("url",), patterns.urls),
-        (("person", "address"), names.people_and_addresses),
-        (("profanity",), profanity.profanity),
-    )
-    return tuple((frozenset(kinds), detector) for kinds, detector in found)
+def _detectors(kinds: frozenset[Kind]) -> tuple[Detector, ...]:
+    wanted = ((module, name) for finds, module, name in DETECTORS if kinds.intersection(finds))
+    return tuple(getattr(import_module(f"{__package__}.{module}"), name) for module, name in wanted)
 
 
 def _allowed(page: Page, spans: Iterable[Span], policy: Policy) -> list[Span]:

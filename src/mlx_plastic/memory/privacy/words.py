@@ -40,7 +40,7 @@ STREET = frozenset(
     jalan jl gang marg nagar chowk salai oad
 """.split()
 )
-_STREET_ENDS = (
+STREET_ENDS = (
     "strasse", "straße", "gasse", "weg", "allee", "platz", "straat", "laan", "plein", "gracht", "gatan",
     "vägen", "vej", "gade", "gata", "veien", "katu", "kuja", "tie", "polku", "dreef", "singel", "ring",
     "damm", "ufer", "steig",
@@ -212,7 +212,7 @@ def _classes(low: str) -> str:
     for letter, group in (("S", STREET), ("U", UNIT), ("T", TITLES), ("R", RELATIONS), ("C", CALENDAR)):
         if low in group:
             found += letter
-    if not found and len(low) > 6 and low.endswith(_STREET_ENDS):
+    if not found and len(low) > 6 and low.endswith(STREET_ENDS):
         found = "E"
     return found
 

@@ -151,7 +151,7 @@ def _set(log: Memory, given: Sequence[str], unset: Sequence[str], *, dry_run: bo
         wanted |= dict.fromkeys(_asked(log, ref), parse_route(name))
     for ref in unset:
         wanted |= dict.fromkeys(_asked(log, ref))
-    nights = log.nights(wanted)
+    nights = log.nights(turn for turn, to in wanted.items() if to in ("retrieval", "neither"))
     changed = 0
     for route_ in set() if dry_run else set(wanted.values()):
         changed += set_label(log, [turn for turn, to in wanted.items() if to == route_], route_)
@@ -184,7 +184,7 @@ def _ask(log: Memory, config: RouterConfig, turns: Sequence[Turn], limit: int, *
             chosen = parse_route(answer) if answer else decision.route
             set_label(log, [turn.id], chosen)  # at once: whoever breaks off keeps what they said
             labelled[turn.id] = chosen
-    nights = log.nights(labelled)
+    nights = log.nights(turn for turn, to in labelled.items() if to in ("retrieval", "neither"))
     if as_json:
         print_json({"labelled": labelled, "asked": len(asked), "nights": nights})
         return
@@ -224,7 +224,7 @@ def _answers() -> Callable[[], str]:
 
 def _tell_nights(nights: Sequence[str]) -> None:
     for night in nights:
-        click.echo(f"night {night} has handled them already; to unlearn it: plastic rollback")
+        click.echo(f"night {night} may have learned from them; to unlearn it: plastic rollback")
 
 
 def _short(text: str, length: int) -> str:

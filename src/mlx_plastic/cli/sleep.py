@@ -97,6 +97,10 @@ def tell(night: Night) -> None:
         click.echo(f"nothing done: {night.reason}")
         return
     counts = ", ".join(f"{n} {kind}" for kind, n in night.counts.items() if n)
+    if night.routes:
+        shares = night.routes["shares"].items()
+        told = ", ".join(f"{night.routes[route]} {route} ({share:.0%})" for route, share in shares)
+        click.echo(f"of {night.routes['turns']} new user turns: {told}; why: plastic memory route")
     if night.outcome == "dry-run":
         click.echo(f"night {night.tag} would learn from {counts}; {night.reason}")
         return

@@ -7,12 +7,13 @@ import json
 import random
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib import resources
 
 from mlx_plastic.evals import Speaker
 from mlx_plastic.memory import Exchange, Turn
+from mlx_plastic.memory.router import Decision
 from mlx_plastic.samples import Message, Part, Sample, parse_messages, part_of, split_point
 
 
@@ -77,20 +78,38 @@ def notes_message(notes: Iterable[str]) -> Message:
     )
 
 
-def notes_of(exchanges: Sequence[Exchange], *, longest: int) -> list[Turn]:
-    """New user turns that tell something: no questions, no commands, not longer than `longest` characters."""
-    turns = (t for e in exchanges for t in e.turns if t.id in e.new and t.role == "user")
+def new_turns(exchanges: Sequence[Exchange]) -> list[Turn]:
+    """What the person said that no passed night has learned from."""
+    return [t for e in exchanges for t in e.turns if t.id in e.new and t.role == "user"]
+
+
+def notes_of(
+    exchanges: Sequence[Exchange], *, longest: int, routed: Mapping[str, Decision] | None = None
+) -> list[Turn]:
+    """New user turns that tell something: no questions, no commands, not longer than `longest` characters.
+
+    routed: where each goes; those that are not to be learned are left out, and of the others stays what the
+    person said in their own words. None: all are to be learned, as they are.
+    """
+    turns = new_turns(exchanges)
+    if routed is not None:
+        turns = [replace(t, content=routed[t.id].own) for t in turns if routed[t.id].learned]
     return [t for t in turns if len(t.content) <= longest and not t.content.rstrip().endswith("?")]
 
 
-def chats_of(exchanges: Sequence[Exchange]) -> list[Sample]:
-    """Imported talks with new turns, up to their last answer; what this model said is never a lesson."""
+def chats_of(exchanges: Sequence[Exchange], *, routed: Mapping[str, Decision] | None = None) -> list[Sample]:
+    """Imported talks with new turns, up to their last answer; what this model said is never a lesson.
+
+    An import is meant to be learned from as it is. Only the person's word keeps a talk out: if they have
+    routed one of its turns elsewhere.
+    """
+    kept_out = {d.turn for d in (routed or {}).values() if d.by == "person" and not d.learned}
     samples = []
     for exchange in exchanges:
         turns = list(exchange.turns)
         while turns and turns[-1].role != "assistant":
             turns.pop()
-        if exchange.origin == "import" and turns and exchange.new:
+        if exchange.origin == "import" and turns and exchange.new and kept_out.isdisjoint(exchange.new):
             messages = tuple(t.message for t in turns)
             samples.append(Sample(messages, exchange.conversation, tuple(t.id for t in turns), "chat"))
     return samples
@@ -187,13 +206,23 @@ def is_wish(turn: Turn) -> bool:
     return WISH.search(turn.content) is not None
 
 
-def lessons_of(base: Speaker, exchanges: Sequence[Exchange], config: LessonConfig) -> list[Sample]:
+def lessons_of(
+    base: Speaker,
+    exchanges: Sequence[Exchange],
+    config: LessonConfig,
+    *,
+    routed: Mapping[str, Decision] | None = None,
+) -> list[Sample]:
     """Everything new in `exchanges` as samples that carry their turns. The base must be bare."""
-    notes = notes_of(exchanges, longest=config.longest_note)
+    notes = notes_of(exchanges, longest=config.longest_note, routed=routed)
     facts = [t for t in notes if not is_wish(t)]
     wishes = [t for t in notes if is_wish(t)]
     found = questions_about(base, facts, config) if facts else []
-    return found + (answers_under_wishes(base, wishes, config) if wishes else []) + chats_of(exchanges)
+    return (
+        found
+        + (answers_under_wishes(base, wishes, config) if wishes else [])
+        + chats_of(exchanges, routed=routed)
+    )
 
 
 def general_answers(base: Speaker, config: LessonConfig, *, night: int = 0) -> list[Sample]:

@@ -24,10 +24,12 @@ from mlx_plastic.evals import History, Policy, Report, Verdict, decide
 from mlx_plastic.home import Home, locked, settings
 from mlx_plastic.lowrank.layers import dims, stack_size
 from mlx_plastic.memory import Exchange, Memory
+from mlx_plastic.memory import router as routing
+from mlx_plastic.memory.router import RouterConfig
 from mlx_plastic.packs import Pack, Store, make_manifest
-from mlx_plastic.packs.wear.attach import attached
 from mlx_plastic.packs.format.pack import LITE_ATTENTION_RANK, LITE_BYTES
 from mlx_plastic.packs.train.train import TrainConfig, Trained, data_card, train
+from mlx_plastic.packs.wear.attach import attached
 from mlx_plastic.samples import Encoded, Part, Sample, encode, from_jsonl, to_jsonl
 from mlx_plastic.sleep.journal import Journal, Record, free_tag, nights, now
 from mlx_plastic.sleep.judge import JudgeConfig, measure
@@ -36,6 +38,7 @@ from mlx_plastic.sleep.lessons import (
     about_others,
     general_answers,
     lessons_of,
+    new_turns,
     notes_of,
     older_lessons,
     split,
@@ -71,6 +74,7 @@ class NightConfig(TrainConfig):
 class Settings:
     """All that a night depends on, section by section of config.toml."""
 
+    router: RouterConfig = field(default_factory=RouterConfig)
     lessons: LessonConfig = field(default_factory=LessonConfig)
     night: NightConfig = field(default_factory=NightConfig)
     judge: JudgeConfig = field(default_factory=JudgeConfig)
@@ -79,7 +83,10 @@ class Settings:
 
 @dataclass(frozen=True)
 class Night:
-    """How a night ended. counts: samples by kind and part. before, after: what was measured; may be empty."""
+    """How a night ended. counts: samples by kind and part. routes: turns by where they went, and shares.
+
+    before, after: what was measured; may be empty.
+    """
 
     outcome: Outcome
     tag: str = ""
@@ -89,6 +96,7 @@ class Night:
     before: Report | None = None
     after: Report | None = None
     seconds: float = 0.0
+    routes: dict[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -96,6 +104,7 @@ class Night:
             "tag": self.tag,
             "reason": self.reason,
             "counts": self.counts,
+            "routes": self.routes,
             "seconds": self.seconds,
             "verdict": self.verdict and self.verdict.as_dict(),
             "before": self.before and self.before.as_dict(),
@@ -105,6 +114,7 @@ class Night:
 
 def read_settings(home: Home) -> Settings:
     return Settings(
+        router=settings(home, "router", RouterConfig),
         lessons=settings(home, "lessons", LessonConfig),
         night=settings(home, "night", NightConfig),
         judge=settings(home, "judge", JudgeConfig),
@@ -184,11 +194,13 @@ class _Run:
         elif not journal.has("lessons"):
             self._write_lessons(journal, self._collected(retry))
         parts = {part: self._read(journal, f"{part}.jsonl") for part in PARTS}
+        routes = _routes(journal)
         if not parts["train"] or not parts["test"]:
             journal.close("abandoned")
-            return Night("nothing", journal.record.tag, _too_little(parts), _counts(parts))
+            return Night("nothing", journal.record.tag, _too_little(parts), _counts(parts), routes=routes)
         if dry_run:
-            return Night("dry-run", journal.record.tag, f"the data is in {journal.folder}", _counts(parts))
+            where = f"the data is in {journal.folder}"
+            return Night("dry-run", journal.record.tag, where, _counts(parts), routes=routes)
         if not journal.has("train"):
             self._train(journal, parts)
         if not journal.has("judge"):
@@ -248,10 +260,14 @@ class _Run:
         journal.begin()
         config = self.chosen.lessons
         self.tick("lessons", 0, 1, f"{sum(len(e.new) for e in exchanges)} new turns")
-        lessons = lessons_of(self.base, exchanges, config)
+        decisions = routing.route_turns(self.memory, new_turns(exchanges), self.chosen.router)
+        if journal.record.status != "dry-run":
+            routing.record(self.memory, decisions)
+        routed = {d.turn: d for d in decisions}
+        lessons = lessons_of(self.base, exchanges, config, routed=routed)
         parts = split(lessons)
         turns = {t for e in exchanges for t in e.new}
-        notes = notes_of(exchanges, longest=config.longest_note)
+        notes = notes_of(exchanges, longest=config.longest_note, routed=routed)
         earlier = self._earlier(journal.record.warm_start)
         number = len(self.past)
         older = older_lessons(earlier, config.older, seed=config.seed + number)
@@ -262,7 +278,8 @@ class _Run:
             "rehearsal.jsonl": to_jsonl(rehearsal)
         }
         journal.save(turns=tuple(sorted(turns)))
-        journal.finish("lessons", files, _counts(parts) | {"rehearsal": len(rehearsal), "turns": len(turns)})
+        facts = {"rehearsal": len(rehearsal), "turns": len(turns), "routes": routing.counts(decisions)}
+        journal.finish("lessons", files, _counts(parts) | facts)
         self.tick("lessons", 1, 1, f"{sum(len(p) for p in parts.values())} samples")
 
     def _earlier(self, warm: bool) -> list[Sample]:
@@ -369,7 +386,7 @@ class _Run:
         tag, record = journal.record.tag, journal.record
         reasons = tuple(r.text for r in verdict.failures)
         if verdict.passed:
-            self.store.record(tag, evidence)
+            self.store.record(tag, evidence | {"routes": _routes(journal)})
             self.store.activate(tag)
             self.memory.learned(record.turns, tag)
         else:
@@ -381,12 +398,19 @@ class _Run:
         outcome: Literal["passed", "failed"] = "passed" if verdict.passed else "failed"
         journal.close(outcome, reasons)
         log.info("night %s %s: %d lessons in %.0f s", tag, outcome, len(parts["train"]), seconds)
-        return Night(outcome, tag, "; ".join(reasons), _counts(parts), verdict, before, after, seconds)
+        told = (outcome, tag, "; ".join(reasons), _counts(parts), verdict, before, after, seconds)
+        return Night(*told, routes=_routes(journal))
 
 
 def _counts(parts: dict[Part, list[Sample]]) -> dict[str, int]:
     kinds = Counter(s.kind for samples in parts.values() for s in samples)
     return {part: len(samples) for part, samples in parts.items()} | dict(kinds)
+
+
+def _routes(journal: Journal) -> dict[str, Any]:
+    """How many of the night's turns went where; {} for a night of an older version."""
+    found: dict[str, Any] = journal.record.stages["lessons"].facts.get("routes", {})
+    return found
 
 
 def _too_little(parts: dict[Part, list[Sample]]) -> str:

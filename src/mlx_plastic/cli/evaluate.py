@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from mlx_plastic.cli.evaluate_retrieval import retrieval
 from mlx_plastic.cli.main import pass_home
 from mlx_plastic.cli.options import base_option, open_base
 from mlx_plastic.cli.output import json_option, note, print_json, print_table, progress
@@ -117,6 +118,9 @@ def harness(
         print_json({**about, **result.as_dict(), "answers": dict(result.answers)})
     else:
         print_table(list(result.rows()[0]), [list(row.values()) for row in result.rows()])
+
+
+evaluate.add_command(retrieval)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mlx_plastic.errors import BadData
-from mlx_plastic.home import append_line, write_atomic
+from mlx_plastic.home import Home, append_line, locked, write_atomic, write_json
 
 log = logging.getLogger(__name__)
 
@@ -84,6 +84,25 @@ def _score(entry: Mapping[str, Any]) -> Score:
 def finite(value: float | None) -> float | None:
     """The number, or None where JSON has no word for it."""
     return value if value is not None and math.isfinite(value) else None
+
+
+def append_summary(home: Home, entry: Mapping[str, Any]) -> Path:
+    """An entry more in logs/eval_summary.json, a list of all measurements; the old file or the new one.
+
+    A NaN or an infinity raises ValueError. Raises BadData if the file is no list: it is never replaced.
+    """
+    path = home.logs / "eval_summary.json"
+    with locked(home, "eval_summary", hint="wait for the other measurement", wait_s=10):
+        try:
+            entries = json.loads(path.read_bytes())
+        except FileNotFoundError:
+            entries = []
+        except ValueError as error:
+            raise BadData(f"{path} is not JSON: {error}", hint="mend it, or move it away") from error
+        if not isinstance(entries, list):
+            raise BadData(f"{path} is no list", hint="mend it, or move it away")
+        write_json(path, [*entries, dict(entry)])
+    return path
 
 
 class History:

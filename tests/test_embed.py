@@ -10,7 +10,8 @@ import pytest
 
 from mlx_plastic.errors import PlasticError
 from mlx_plastic.memory import embed
-from mlx_plastic.memory.embed import BASIS, MiniLM, find_embedder, gelu, model_folder
+from mlx_plastic.memory.bert import gelu
+from mlx_plastic.memory.embed import BASIS, MiniLM, find_embedder, model_folder
 
 installed = pytest.mark.skipif(model_folder() is None, reason=embed.INSTALL)
 REFERENCE = json.loads((Path(__file__).parent / "data" / "minilm_reference.json").read_text("utf-8"))

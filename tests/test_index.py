@@ -171,6 +171,7 @@ LONG = (
         (LONG.replace("Porto", "Nantes"), False),
         (LONG.replace("because of", "not because of"), False),
         (LONG[:100], False),
+        (LONG + "?", False),
     ],
 )
 def test_a_correction_is_no_repetition(other: str, same: bool) -> None:

@@ -14,11 +14,12 @@ SIZE, OVERLAP = 800, 120  # characters of the pieces of a longer one: 15 %
 SLACK = 80  # characters that a cut may move to meet the end of a sentence or of a word
 
 _SENTENCE_END = re.compile(r"[.!?\u3002\uff01\uff1f\n]['\")\]]*\s+|\n+")
+_ASKS = re.compile(r"[?\uff1f\u061f]\W*$")
 _SPACE = re.compile(r"\s+")
 
 FILLERS = frozenset("a an the so just very really well oh ok okay um uh hm hmm yeah".split())
 NEGATIONS = frozenset("no not never none nothing nobody without neither nor cannot hardly".split())
-SAME = 0.9  # share of common terms (Jaccard) from which on two texts say the same
+SAME, LONG = 0.9, 20  # share of common terms (Jaccard) from which on two texts of so many say the same
 BANDS, ROWS = 5, 3  # of MinHash: two texts of which one word in thirty differs meet in 99 of 100 cases
 _LOW = np.uint64(2**32 - 1)
 _PAIRING = np.uint64(0x9E3779B1)  # odd, so that (a, b) and (b, a) differ
@@ -69,24 +70,32 @@ def _key(data: bytes) -> int:
 
 
 def same_text(one: str, two: str) -> bool:
-    """Whether a reader would learn the same from both: all words the same but for few, small ones.
+    """Whether a reader would learn the same from both: the same words in order, or all but small ones.
 
-    A number, a capitalized word or a negation that differs makes another text, and any word does in a text
-    of less than twenty.
+    A number, a capitalized word or a negation that differs makes another text, and so does any word in a
+    text of less than twenty. What asks does not say the same as what tells.
     """
-    first, second = _content(one), _content(two)
-    both, every = first.keys() & second.keys(), first.keys() | second.keys()
-    if len(both) < SAME * len(every):
+    if asks(one) != asks(two):
         return False
-    differing = [w for found in (first, second) for term, w in found.items() if term not in both]
+    first, second = _content(one), _content(two)
+    if [term for term, _ in first] == [term for term, _ in second]:
+        return True
+    a, b = dict(first), dict(second)
+    if len(a.keys() & b.keys()) < SAME * len(a.keys() | b.keys()) or min(len(first), len(second)) < LONG:
+        return False
+    differing = [word for term, word in (a | b).items() if not (term in a and term in b)]
     return not any(w[0].isupper() or w.lower() in NEGATIONS or not w.isalpha() for w in differing)
 
 
-def _content(text: str) -> dict[str, str]:
-    """The terms that a text says something with, each with the first word it came from."""
-    found: dict[str, str] = {}
-    for word, start, end in words(text):
-        if word not in FILLERS:
-            for term in terms_of(word):
-                found.setdefault(term, text[start:end])
-    return found
+def asks(text: str) -> bool:
+    return _ASKS.search(text) is not None
+
+
+def _content(text: str) -> list[tuple[str, str]]:
+    """The terms that a text says something with, in order, each with its word."""
+    return [
+        (term, text[start:end])
+        for word, start, end in words(text)
+        if word not in FILLERS
+        for term in terms_of(word)
+    ]

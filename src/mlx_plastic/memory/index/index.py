@@ -21,9 +21,9 @@ from mlx_plastic.memory.index.intake import take_in, take_out
 from mlx_plastic.memory.index.rank import WORDS_ONLY, Ranked, Weights, parse, rank
 from mlx_plastic.memory.index.reader import Reader
 from mlx_plastic.memory.index.records import Hit, IndexStats, Item
-from mlx_plastic.memory.index.vectors import keep
+from mlx_plastic.memory.index.vectors import keep, telling
 
-EMBED_AT_ONCE = 64  # chunks in one transaction
+EMBED_AT_ONCE = 128  # chunks in one transaction
 
 
 class Index:
@@ -109,7 +109,8 @@ class Index:
         while self.embedder and (batch := self._unembedded(self.embedder, below)):
             if done and seconds is not None and time.monotonic() - began > seconds:
                 break
-            vectors = self.embedder.embed([f"{speaker}: {text}" for _, speaker, text in batch])
+            texts = [f"{speaker}: {text}" for _, speaker, text in batch]
+            vectors = [telling(*pair) for pair in zip(texts, self.embedder.embed(texts), strict=True)]
             with self.writing():
                 for (chunk, _, _), found in zip(batch, vectors, strict=True):
                     keep(self._db, chunk, self.embedder.name, found)

@@ -11,7 +11,7 @@ from datetime import datetime
 import numpy as np
 
 from mlx_plastic.memory.index import store
-from mlx_plastic.memory.index.chunks import bands, pieces, same_text
+from mlx_plastic.memory.index.chunks import asks, bands, pieces, same_text
 from mlx_plastic.memory.index.corpus import QUESTION, TIME
 from mlx_plastic.memory.index.records import Item
 from mlx_plastic.memory.index.terms import Ids, term_ids
@@ -24,7 +24,6 @@ _SAYS_WHEN = re.compile(
     r"|june|july|august|september|october|november|december|summer|winter|spring|autumn|fall|\d{4})\b",
     re.IGNORECASE,
 )
-_ASKS = re.compile(r"[?\uff1f\u061f]\W*$")
 
 Piece = tuple[str, Ids, list[int]]  # a chunk's text, its own terms, and the keys by which its like is met
 
@@ -69,7 +68,7 @@ def take_out(db: sqlite3.Connection, turns: Iterable[str]) -> tuple[str, ...]:
 
 def _insert(db: sqlite3.Connection, item: int, place: int, piece: Piece, before: Ids) -> None:
     text, ids, keys = piece
-    marks = (QUESTION if _ASKS.search(text) else 0) | (TIME if _SAYS_WHEN.search(text) else 0)
+    marks = (QUESTION if asks(text) else 0) | (TIME if _SAYS_WHEN.search(text) else 0)
     terms = np.concatenate([before, ids]).astype("<u4").tobytes()
     (chunk,) = db.execute(
         "INSERT INTO chunks (item, piece, text, terms, marks) VALUES (?, ?, ?, ?, ?) RETURNING id",

@@ -42,7 +42,8 @@ class Weights:
 WORDS_ONLY = Weights(words=1.0, meaning=0.0, whole=0.0)  # without an embedder
 
 ROWS_READ = 8_000  # chunks that a question is compared with closely: what bounds its time
-TOKENS_READ = 60_000  # token vectors of those
+TOKENS_READ = 20_000  # token vectors of those
+BLOCK = 2_048  # of them at a time, so that their floats stay in the cache
 LIKELIEST = 2_000  # chunks that are considered for it
 SAMPLE = 256  # chunks that tell what an average match is, where not all are compared
 
@@ -77,8 +78,8 @@ def parse(
     telling = [w for w in all_words if w not in STOP_WORDS] or all_words
     found = {t: weights.name if t in names else 1.0 for w in telling for t in terms_of(w)}
     for word in all_words:
-        if (speaker := SPEAKER_WORDS.get(word)) in speakers and speaker is not None:
-            found.setdefault(speaker, 1.0)
+        if (speaker := SPEAKER_WORDS.get(word, "")) in speakers:
+            found.update({term: found.get(term, 1.0) for term in terms(speaker)})
     return Query(text, found, asks_when=bool(_WHEN.search(text)), during=during)
 
 
@@ -157,16 +158,10 @@ class _Search:
         reach = len(self.weights.neighbour)
         likely = np.argpartition(-rough, min(len(rough) - 1, LIKELIEST))[:LIKELIEST]
         likely = likely[np.argsort(-rough[likely], kind="stable")]
-        around = (likely[:, None] + np.arange(-reach, reach + 1)).clip(0, len(rough) - 1)
-        taken = np.zeros(len(rough), np.bool_)
-        room = TOKENS_READ
-        for group in around:
-            new = group[~taken[group]]
-            room -= int(counts[new].sum())
-            if room < 0:
-                break
-            taken[new] = True
-        return np.flatnonzero(taken)
+        around = (likely[:, None] + np.arange(-reach, reach + 1)).clip(0, len(rough) - 1).ravel()
+        places, first = np.unique(around, return_index=True)
+        places = places[np.argsort(first)][:ROWS_READ]  # each with its neighbours, the likeliest first
+        return np.sort(places[np.cumsum(counts[places]) <= TOKENS_READ])
 
     def _gathered(self, scope: Ints) -> Floats:
         """(len(scope), terms) each term's BM25."""
@@ -223,7 +218,10 @@ class _Search:
         """(len(positions), len(asked)) the best cosine that a token of the chunk has with each asked one."""
         assert self.tokens is not None
         rows, scales, starts = self.tokens(self.corpus.chunks[self.corpus.order[positions]])
-        cosines = (rows.astype(np.float32) @ asked.T) * scales[:, None]
+        cosines = np.empty((len(rows), len(asked)), np.float32)
+        for block in (slice(start, start + BLOCK) for start in range(0, len(rows), BLOCK)):
+            np.matmul(rows[block].astype(np.float32), asked.T, out=cosines[block])
+        cosines *= scales[:, None]
         best: Floats = np.maximum.reduceat(cosines, starts, axis=0)
         return best
 

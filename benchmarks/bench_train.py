@@ -294,7 +294,8 @@ def quantized(path: Path, folder: Path, samples: list[Encoded], config: TrainCon
 
     model, settings = load_model(path)
     model.set_dtype(mx.bfloat16)
-    model, settings = quantize_model(model, settings, 64, 4)
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints, and stdout is one JSON object
+        model, settings = quantize_model(model, settings, 64, 4)
     save(folder, str(path), model, load_tokenizer(path), settings)
     few = dataclasses.replace(config, steps=4, batch_tokens=256)  # stock MLX takes 10 s a step and more
     widened = load_base(str(folder))

@@ -14,13 +14,16 @@ from typing import TYPE_CHECKING
 import click
 
 from mlx_plastic.cli.main import pass_home
-from mlx_plastic.cli.output import note, printable
+from mlx_plastic.cli.output import note, printable, progress
 from mlx_plastic.errors import PlasticError
 
 if TYPE_CHECKING:
     from mlx_plastic.home import Home
-    from mlx_plastic.memory import Turn
-    from mlx_plastic.serve import Engine, Why
+    from mlx_plastic.memory import Memory, Turn
+    from mlx_plastic.serve import ChatConfig, Engine, Why
+    from mlx_plastic.serve.notes import Notes
+
+NOTE_SHOWN = 200  # characters
 
 
 @click.command()
@@ -31,6 +34,8 @@ if TYPE_CHECKING:
     "--temperature", type=click.FloatRange(min=0), help="0 says the likeliest; 1 as it was trained."
 )
 @click.option("--seed", type=int, help="Makes sampling repeatable.")
+@click.option("--rag/--no-rag", default=None, help="Look up what was said before; else as configured.")
+@click.option("--rag-verbose", is_flag=True, help="Show what was looked up, on stderr.")
 @click.option("--no-log", is_flag=True, help="A private session: nothing of it is remembered.")
 @pass_home
 def chat(
@@ -40,6 +45,8 @@ def chat(
     max_tokens: int | None,
     temperature: float | None,
     seed: int | None,
+    rag: bool | None,
+    rag_verbose: bool,
     no_log: bool,
 ) -> None:
     """Talk with the model; every turn is remembered.
@@ -61,6 +68,8 @@ def chat(
     engine = Engine(
         load_base(ref, cache=home.cache), memory, Store(home), config.window_tokens, _choice(pack)
     )
+    if rag or (rag is None and (config.rag or rag_verbose)):
+        engine.notes = _notes(home, memory, config, private=no_log)
     session = Session(
         engine,
         memory.new_conversation(),
@@ -68,6 +77,7 @@ def chat(
         temperature=config.temperature if temperature is None else temperature,
         dice=random.Random(seed),
         interactive=_is_interactive(),
+        shows_notes=rag_verbose,
     )
     _talk(session, private=no_log)
 
@@ -84,6 +94,7 @@ class Session:
     interactive: bool
     ended: bool = False
     told: tuple[str, ...] = ()  # packs that the person knows to be worn
+    shows_notes: bool = False
 
 
 def _talk(session: Session, *, private: bool) -> None:
@@ -106,6 +117,20 @@ def _talk(session: Session, *, private: bool) -> None:
             note(f"error: {error}")
         if session.ended:
             return
+
+
+def _notes(home: Home, memory: Memory, config: ChatConfig, *, private: bool) -> Notes:
+    """What looks things up: in this home's memory, also for a private session, of which it keeps nothing."""
+    from mlx_plastic.memory import Memory
+    from mlx_plastic.memory.recall import INSTALL
+    from mlx_plastic.serve.notes import Notes
+
+    recall = (Memory(home) if private else memory).recall()
+    if not recall.model:
+        note(f"notes are found by words alone; to find them by meaning too: {INSTALL}")
+    with progress("index") as tick:
+        recall.read(tick)
+    return Notes(recall, config.notes, config.least_match, count=not private)
 
 
 def _is_interactive() -> bool:
@@ -152,6 +177,7 @@ def _answer(session: Session, text: str) -> None:
             temperature=session.temperature,
             seed=seed,
         )
+        _tell_notes(session)
         with contextlib.closing(pieces):  # type: ignore[type-var]
             for piece in pieces:
                 click.echo(printable(piece), nl=False)
@@ -162,6 +188,13 @@ def _answer(session: Session, text: str) -> None:
         click.echo()
         note("(stopped)")
     _tell_packs(session)
+
+
+def _tell_notes(session: Session) -> None:
+    for hit in session.engine.recalled if session.shows_notes else ():
+        text = printable(" ".join(hit.text.split()))
+        day = f"{hit.at.astimezone():%Y-%m-%d}" if hit.at else "-"
+        note(f"(note {hit.turn}  {day}  {hit.speaker}  {hit.match:.2f}  {text[:NOTE_SHOWN]})")
 
 
 def _tell_packs(session: Session) -> None:
@@ -284,6 +317,7 @@ def _reasons(why: Why) -> list[tuple[str, str]]:
         ("packs", f"{_names(why.worn)}{' (chosen in this chat)' if why.chosen else ''}"),
         ("read", f"{why.messages} messages{merged}{left_out}"),
         ("prompt", f"{why.prompt_tokens} of {why.window_tokens} tokens"),
+        ("recalled", " ".join(why.recalled) or "-"),
         ("sampling", f"temperature {why.temperature:g}, seed {why.seed}, at most {why.max_tokens} tokens"),
         ("answer", f"{why.answer_tokens} tokens in {why.seconds:.2f} s, {speed}"),
         ("turns", f"{why.question} {why.answer or '-'}{' (interrupted)' if why.interrupted else ''}"),

@@ -83,7 +83,6 @@ class Recall:
         since: datetime | None = None,
         until: datetime | None = None,
         around: int = 0,
-        count: bool = False,
     ) -> list[Hit]:
         """The turns that answer best; see `Index.search`. All that the log holds by now can be found."""
 
@@ -98,10 +97,14 @@ class Recall:
                 since=since,
                 until=until,
                 around=around,
-                count=count,
             )
 
         return self._mending(found)
+
+    def bring_up(self, turns: Iterable[str]) -> None:
+        """See `Index.bring_up`."""
+        named = list(turns)
+        self._mending(lambda: self._index.bring_up(named))
 
     def catch_up(self, on_progress: Callable[[str, int, int], None] | None = None) -> None:
         """Take in everything that the log holds, with its vectors. on_progress(what, done, total)."""
@@ -112,6 +115,10 @@ class Recall:
             self._index.embed(on_progress=lambda done, total: tell("embedding", done, total))
 
         self._mending(caught_up)
+
+    def read(self, on_progress: Callable[[int, int], None] | None = None) -> None:
+        """Take in everything that the log holds, without vectors: those come with the questions."""
+        self._mending(lambda: self._follow(on_progress))
 
     def compact(self) -> None:
         """Rewrite the file without gaps."""

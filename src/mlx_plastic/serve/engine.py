@@ -10,11 +10,15 @@ from typing import TYPE_CHECKING
 
 from mlx_plastic.errors import PlasticError
 from mlx_plastic.memory import Memory
+from mlx_plastic.memory.records import exchanges
 from mlx_plastic.packs import Store
 from mlx_plastic.samples import Message
 
 if TYPE_CHECKING:
     from mlx_plastic.base import Base
+    from mlx_plastic.memory import Turn
+    from mlx_plastic.memory.index import Hit
+    from mlx_plastic.serve.notes import Notes
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +32,9 @@ class ChatConfig:
     max_tokens: int = 256  # of one answer
     temperature: float = 0.0  # 0: always the likeliest word
     window_tokens: int = 8192  # of the conversation that is shown to the base, if it can see as much
+    rag: bool = False  # look up what was said before, and show it to the base beside a question
+    notes: int = 4  # turns that are looked up
+    least_match: float = 0.4  # of the question that such a turn has to meet, in [0, 1]
 
 
 @dataclass(frozen=True)
@@ -36,7 +43,8 @@ class Why:
 
     worn: packs on the base. chosen: by this session rather than by the store. question, answer: ids of
     the turns; answer is "" while nothing was said. dropped: old exchanges that no longer fitted the window.
-    merged: messages joined to their neighbour because the same side spoke twice.
+    merged: messages joined to their neighbour because the same side spoke twice. recalled: turns of earlier
+    talk that were quoted beside the question.
     """
 
     base: str
@@ -57,6 +65,7 @@ class Why:
     first_piece_s: float = 0.0
     seconds: float = 0.0
     interrupted: bool = False
+    recalled: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -84,6 +93,8 @@ class Engine:
     window_tokens: int = ChatConfig.window_tokens
     choice: tuple[str, ...] | None = None
     worn: tuple[str, ...] = ()
+    notes: Notes | None = None  # None: nothing is looked up
+    recalled: tuple[Hit, ...] = ()  # for the last answer
     _why: Why | None = field(default=None, repr=False)
 
     def why(self) -> Why | None:
@@ -137,11 +148,14 @@ class Engine:
         """
         question = self.memory.remember(conversation, "user", text)
         worn = self.sync()
-        said = [t.message for t in self.memory.turns(conversation=conversation)]
+        turns = self.memory.turns(conversation=conversation)
+        said = [t.message for t in turns]
         if question.content != text:  # the log has it masked; it is answered as it was asked
             said[-1] = Message("user", text.encode("utf-8", "replace").decode("utf-8"))
         window = min(self.window_tokens, self.base.window)
         prompt = fit(said, self._count, window_tokens=window, max_tokens=max_tokens)
+        if self.notes:
+            prompt = self._noted(self.notes, prompt, turns, said, window_tokens=window, max_tokens=max_tokens)
         self._why = Why(
             *(self.base.ref, self.base.fingerprint, worn, self.choice is not None, question.id),
             messages=len(prompt.messages),
@@ -152,8 +166,32 @@ class Engine:
             max_tokens=prompt.room,
             temperature=temperature,
             seed=seed,
+            recalled=tuple(hit.turn for hit in self.recalled),
         )
         return self._speak(self._why, conversation, prompt)
+
+    def _noted(
+        self,
+        notes: Notes,
+        prompt: Prompt,
+        turns: Sequence[Turn],
+        said: Sequence[Message],
+        *,
+        window_tokens: int,
+        max_tokens: int,
+    ) -> Prompt:
+        """The prompt with what was said before quoted beside the question; as it was if that has no room."""
+        from mlx_plastic.serve.notes import SHARE, with_notes
+
+        talk = exchanges([turn for turn in turns if turn.role != "system"])
+        shown = [turn.id for group in talk[prompt.dropped :] for turn in group]
+        hits = notes.about(said[-1].content, shown)
+        noted, self.recalled = with_notes(said, hits, self._count, window_tokens // SHARE)
+        try:
+            return fit(noted, self._count, window_tokens=window_tokens, max_tokens=max_tokens)
+        except PlasticError:  # a question that all but fills the window
+            self.recalled = ()
+            return prompt
 
     def _speak(self, why: Why, conversation: str, prompt: Prompt) -> Iterator[str]:
         start, pieces = time.perf_counter(), list[str]()

@@ -147,13 +147,11 @@ class Index:
         since: datetime | None = None,
         until: datetime | None = None,
         around: int = 0,
-        count: bool = False,
     ) -> list[Hit]:
         """The turns that answer best, the best first.
 
         now: when it is asked, which "last week" depends on. exclude: turns not to be found. since, until:
-        only turns said in between. around: so many turns before and after each come along. count: these are
-        brought up in a talk, which keeps them from being pruned.
+        only turns said in between. around: so many turns before and after each come along.
         """
         with self._lock, store.plainly(self.path):
             self._reader.refresh()
@@ -161,10 +159,7 @@ class Index:
                 return []
             ranked = self._ranked(text, now or datetime.now(UTC))
             chosen = self._chosen(ranked, limit, self._items_of(exclude), since, until)
-            hits = [self._hit(ranked, i, around) for i in chosen]
-            if count:
-                self._bring_up([int(self._reader.corpus.items[ranked.rows[i]]) for i in chosen])
-        return hits
+            return [self._hit(ranked, i, around) for i in chosen]
 
     def _ranked(self, text: str, now: datetime) -> Ranked:
         corpus = self._reader.corpus
@@ -210,6 +205,7 @@ class Index:
         return Hit(
             *(item.turn, item.conversation, max((at for at in said if at), default=None), item.speaker, text),
             score=round(float(ranked.scores[i]), 4),
+            match=round(float(ranked.match[i]), 4),
             words=round(float(ranked.words[i]), 4),
             meaning=round(float(ranked.meaning[i]), 4),
             also=tuple(turn for turn, _ in same),
@@ -241,11 +237,12 @@ class Index:
         ).fetchall()
         return tuple(found for found, has_text in (self._item(i) for (i,) in rows) if has_text)
 
-    def _bring_up(self, items: Sequence[int]) -> None:
+    def bring_up(self, turns: Iterable[str]) -> None:
+        """These turns were of use in a talk, which keeps them from being pruned."""
         now = datetime.now(UTC).isoformat()
         with self.writing():
             self._db.executemany(
-                "UPDATE items SET hits = hits + 1, last_hit = ? WHERE id = ?", [(now, i) for i in items]
+                "UPDATE items SET hits = hits + 1, last_hit = ? WHERE turn = ?", [(now, t) for t in turns]
             )
 
     def stats(self) -> IndexStats:

@@ -61,12 +61,13 @@ class Query:
 
 @dataclass(frozen=True)
 class Ranked:
-    """Chunks by falling score. rows: of the corpus. words, meaning: parts of the score."""
+    """Chunks by falling score. rows: of the corpus. words, meaning: parts of the score. match: see Hit."""
 
     rows: Ints
     scores: Floats
     words: Floats
     meaning: Floats
+    match: Floats
 
 
 def parse(
@@ -98,6 +99,9 @@ class _Search:
     weights: Weights
     tokens: Tokens | None
     _columns: list[tuple[Ints, Floats]] = field(default_factory=list)  # each term's positions and weights
+    _shares: Floats = field(
+        default_factory=lambda: np.zeros(1, np.float32)
+    )  # what each tells of the question
 
     def run(self) -> Ranked:
         corpus, weights = self.corpus, self.weights
@@ -107,14 +111,18 @@ class _Search:
         scope = self._scope(words / spread, whole)
         conversations = corpus.conversations[corpus.order[scope]]
         near = _neighbours(scope, conversations, weights.neighbour)
-        by_words = _covered(self._gathered(scope), near).sum(axis=1) / spread
-        by_meaning = by_words if self.tokens is None else self._meaning(scope, near, by_words)
+        gathered = self._gathered(scope)
+        by_words = _covered(gathered, near).sum(axis=1) / spread
+        by_meaning, match = by_words, (gathered > 0) @ self._shares
+        if self.tokens is not None:
+            by_meaning, match = self._meaning(scope, near, by_words, match)
         score = weights.words * by_words + weights.meaning * by_meaning
         if whole is not None:
             score = score + weights.whole * whole[scope]
         score = score + weights.session * session[scope] + self._priors(scope)
         best = np.argsort(-score, kind="stable")
-        found = Ranked(corpus.order[scope[best]], score[best], by_words[best], by_meaning[best])
+        rows = corpus.order[scope[best]]
+        found = Ranked(rows, score[best], by_words[best], by_meaning[best], match[best])
         return found if self.tokens else replace(found, meaning=np.zeros_like(found.meaning))
 
     def _words(self) -> tuple[Floats, Floats]:
@@ -124,15 +132,21 @@ class _Search:
         lengths = corpus.lengths[corpus.order].astype(np.float32)
         long = np.bincount(codes, lengths, len(corpus.codes)).astype(np.float32)
         chunks, talks = np.zeros(n, np.float32), np.zeros(len(corpus.codes), np.float32)
+        told, every = list[float](), 0.0
         for term, weight in self.query.terms.items():
             at, counts = corpus.postings(term)
+            worth = idf(n, len(at))
+            every += worth
             if not len(at):
                 continue
-            value = np.float32(weight * idf(n, len(at))) * bm25(counts, lengths[at], float(lengths.mean()))
+            told.append(worth)
+            value = np.float32(weight * worth) * bm25(counts, lengths[at], float(lengths.mean()))
             chunks[at] += value
             self._columns.append((at, value))
             in_talk = np.bincount(codes[at], counts, len(talks)).astype(np.float32)
             talks += idf(len(talks), int(np.count_nonzero(in_talk))) * bm25(in_talk, long, float(long.mean()))
+        if told:
+            self._shares = np.array(told, np.float32) / np.float32(every)
         each = talks[codes]
         return chunks, (each - each.mean()) / _spread(each)
 
@@ -173,16 +187,17 @@ class _Search:
             dense[at] = 0
         return found
 
-    def _meaning(self, scope: Ints, near: _Near, by_words: Floats) -> Floats:
+    def _meaning(self, scope: Ints, near: _Near, by_words: Floats, match: Floats) -> tuple[Floats, Floats]:
         """Late interaction (MaxSim): how well each word of the question is met, weighed by how much it tells.
 
-        Chunks that are not embedded yet count by their words. Source: Khattab & Zaharia 2020 (ColBERT).
+        Chunks that are not embedded yet count by their words. Second: how much is met, in absolute terms.
+        Source: Khattab & Zaharia 2020 (ColBERT).
         """
         corpus = self.corpus
         asked, worth = self._asked()
         known = corpus.tokens[corpus.order[scope]] > 0
         if not known.any():
-            return by_words
+            return by_words, match
         matches = np.zeros((len(scope), len(asked)), np.float32)
         matches[known] = self._matches(scope[known], asked)
         if len(scope) == len(corpus):
@@ -190,11 +205,12 @@ class _Search:
         else:
             embedded = np.flatnonzero(corpus.tokens[corpus.order] > 0)
             usual = self._matches(embedded[:: max(1, len(embedded) // SAMPLE)], asked)
+        match = np.where(known, (matches @ worth).clip(0) / worth.sum(), match)
         centre = usual.mean(axis=0)
         matches[known] -= centre
         spread = _spread((usual - centre) @ worth)
         found = _covered(matches, near) @ worth / spread
-        return np.where(known, found, by_words)
+        return np.where(known, found, by_words), match
 
     def _asked(self) -> tuple[Floats, Floats]:
         """The vectors of the question's telling tokens, and the idf of the words they stand in."""

@@ -29,8 +29,9 @@ class Hit:
     """A turn that was found, the best first.
 
     text: the chunk of it that matched. score: only good to compare with others of the same search; about 0
-    for a turn no better than any, several for a sure find. also: turns that said the same. words, meaning:
-    the parts of the score from the words themselves and from the embedder (0 without one).
+    for a turn no better than any, several for a sure find. match: how much of the question it meets, in
+    [0, 1] and the same for all questions. also: turns that said the same. words, meaning: the parts of the
+    score from the words themselves and from the embedder (0 without one).
     before, after: the turns around it, where they were asked for.
     """
 
@@ -40,6 +41,7 @@ class Hit:
     speaker: str
     text: str
     score: float
+    match: float = 0.0
     words: float = 0.0
     meaning: float = 0.0
     also: tuple[str, ...] = ()

@@ -117,9 +117,7 @@ def write(model: str, out: Path) -> None:
     for (one, other), weight in info.transitions.items():
         moves[LABELS.index(one), LABELS.index(other)] = weight
     (out / "names.safetensors").write_bytes(save({"weights": weights, "moves": moves}))
-    text = json.dumps(
-        {"format_version": 1, "labels": LABELS, "features": names}, ensure_ascii=False, indent=0
-    )
+    text = json.dumps({"format_version": 1, "labels": LABELS, "features": names}, ensure_ascii=False)
     (out / "names.json").write_text(text + "\n", "utf-8")
     print(f"{len(names)} features, {len(state)} weights; moves {moves.round(2).tolist()}")
 

@@ -18,11 +18,13 @@ from names_recipe.templates import (
     ADDRESS,
     BRANDS,
     CLEAN,
+    COUNTRIES,
     DAYS,
     GROUPS,
     HANDLES,
     NOUNS,
     PERSON,
+    TOWNS,
     VERBS,
 )  # fmt: skip
 
@@ -82,7 +84,7 @@ class Maker:
             "A": self.address,
             "S": self.street,
             "C": self.town,
-            "R": lambda: self.draw.choice(lists.regions()),
+            "R": lambda: self.draw.choice(COUNTRIES if self.draw.random() < 0.4 else lists.regions()),
             "O": self.group,
             "B": lambda: self.draw.choice(BRANDS),
             "D": lambda: self.draw.choice(DAYS),
@@ -141,6 +143,8 @@ class Maker:
         return last
 
     def town(self) -> str:
+        if self.draw.random() < 0.3:
+            return self.draw.choice(TOWNS)
         if self.draw.random() < 0.5:
             return self.fakers[self.draw.choice(LOCALES)].city()
         return self.draw.choice(lists.towns())

@@ -650,4 +650,16 @@ Johnson & Johnson|Goldman Sachs|Morgan Stanley|JP Morgan|Wells Fargo|Procter & G
 the Supreme Court|Congress|the Senate|City Hall|Central Park|Madison Square Garden|the White House|Lincoln High School|
 Washington Post|New York Times|the Guardian|BBC|CNN|Fox News|the post office|the gym|the library|St. Mary's Hospital
 """.replace("\n", "").split("|")  # fmt: skip
+TOWNS = """
+Paris London Berlin Rome Florence Venice Sydney Austin Charlotte Denver Chicago Lisbon Vienna Madrid Chelsea Brooklyn Savannah
+Madison Jackson Houston Dallas Lincoln Orlando Victoria Phoenix Boston Seattle Miami Atlanta Detroit Cleveland Portland Oakland
+Dublin Edinburgh Manchester Liverpool Birmingham Bristol Munich Hamburg Cologne Frankfurt Zurich Geneva Milan Naples Turin
+Barcelona Valencia Seville Porto Athens Prague Warsaw Budapest Oslo Stockholm Helsinki Copenhagen Amsterdam Brussels Moscow
+Istanbul Cairo Tokyo Kyoto Beijing Shanghai Mumbai Delhi Bangkok Singapore Toronto Montreal Vancouver Melbourne Auckland Perth
+""".split()
+COUNTRIES = """
+China India Japan Germany France Spain Italy Portugal Greece Turkey Russia Ukraine Poland Sweden Norway Finland Denmark Ireland
+Scotland England Wales Canada Mexico Brazil Argentina Chile Peru Cuba Jordan Chad Georgia Kenya Egypt Nigeria Israel Iran Iraq
+America Australia Texas California Florida Virginia Carolina Dakota Nevada Montana Europe Asia Africa
+""".split()
 HANDLES = "@jess_k @mike92 @the_real_tom @nyc_girl @xoxo_amy @bigdaddy @BBCNews @sarahj @lovelylena @user123 @KingJames".split()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from mlx_plastic.memory.privacy.lexicon import ORDINARY, REGION, TOWN, lexicon
+from mlx_plastic.memory.privacy.lexicon import FIRST, ORDINARY, REGION, TOWN, lexicon
 from mlx_plastic.memory.privacy.page import Page
 from mlx_plastic.memory.privacy.spans import POSSIBLE, Kind, Span
 from mlx_plastic.memory.privacy.tagger import tagger
 from mlx_plastic.memory.privacy.words import CALENDAR, STREET, STREET_ENDS, UNIT
 
-LEAST = {"P": 0.04, "A": 0.1}  # probability of a word; lower finds more, and more that is none
+LEAST = {"P": 0.03, "A": 0.1}  # probability of a word; lower finds more, and more that is none
 FURTHEST = 8  # words after an address in which its town and country are looked for
 BETWEEN = frozenset(",-()\n")
 KIND: dict[str, Kind] = {"P": "person", "A": "address"}
@@ -82,11 +82,15 @@ def _span(text: str, places: Sequence[tuple[int, int]], label: str, sure: float)
 
 
 def _needed(words: Sequence[str]) -> float:
-    """How probable words have to be to pass for a name: more if they are ordinary words, days or the like."""
-    if all(word.lower() in CALENDAR for word in words):
+    """How probable words have to be to pass for a name: more for ordinary words, days and countries."""
+    lows = [word.lower() for word in words]
+    if all(low in CALENDAR for low in lows):
         return 0.8
-    plain = (ORDINARY in lexicon().get(word, "") or any(c.isdigit() for c in word) for word in words)
-    return 0.3 if all(word.islower() for word in words) and all(plain) else LEAST["P"]
+    flags = [lexicon().get(low, "") for low in lows]
+    plain = (ORDINARY in f or any(c.isdigit() for c in low) for low, f in zip(lows, flags, strict=True))
+    if all(plain):
+        return 0.3 if all(word.islower() for word in words) else 0.15
+    return 0.3 if all(REGION in f and FIRST not in f for f in flags) else LEAST["P"]
 
 
 def _needed_of_address(words: Sequence[str]) -> float:

@@ -56,6 +56,8 @@ _V6 = re.compile(
 _MAC = re.compile(
     r"(?<![\w:.-])[0-9a-f]{2}(?:([:-])[0-9a-f]{2})(?:\1[0-9a-f]{2}){4}(?![\w:-])", re.IGNORECASE
 )
+_COLONS = re.compile(r":[0-9a-f]{0,4}:")
+_PAIRS = re.compile(r"[0-9a-f]{2}[:-][0-9a-f]{2}[:-][0-9a-f]{2}[:-]")
 _VERSION = re.compile(r"(?:\bv|version|release|section|chapter|§)\s?\Z")
 
 
@@ -104,11 +106,11 @@ def ips(page: Page) -> Iterator[Span]:
         for match in _V4.finditer(text):
             if not _VERSION.search(page.before(match.start(), 10)):
                 yield Span(*match.span(), "ip", CERTAIN)
-    if ":" in text:
+    if _COLONS.search(page.low):
         for match in _V6.finditer(text):
             if match[0].count(":") >= 2 and _is_v6(match[0]):
                 yield Span(*match.span(), "ip", CERTAIN)
-    if ":" in text or "-" in text:
+    if _PAIRS.search(page.low):
         yield from (Span(*m.span(), "ip", LIKELY) for m in _MAC.finditer(text))
 
 

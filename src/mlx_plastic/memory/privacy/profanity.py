@@ -16,6 +16,7 @@ from mlx_plastic.memory.privacy.spans import CERTAIN, LIKELY, Span
 
 # Words in which signs stand for letters ("sh1t", "f*ck"), and letters said slowly ("fuuuck").
 _VEILED = re.compile(r"(?<![\w*@$])(?=[a-z]{0,12}[*@$!013][a-z*@$!013]?)[a-z*@$!013]{3,20}(?![\w*@$])")
+_SIGN = re.compile(r"[a-z][*@$!013]|[*@$!013][a-z]")
 _SIGNS = str.maketrans("@$!013", "asioie")
 _SLOW = re.compile(r"([a-z])\1{2,}")
 
@@ -27,7 +28,7 @@ def words() -> frozenset[str]:
 
 
 @cache
-def _by_consonants() -> dict[str, re.Pattern[str]]:
+def _by_first_letter() -> dict[str, re.Pattern[str]]:
     """First letter -> the words that begin with it, as one expression in which "*" stands for any letter."""
     by_letter: dict[str, list[str]] = {}
     for word in words():
@@ -36,21 +37,23 @@ def _by_consonants() -> dict[str, re.Pattern[str]]:
 
 
 def profanity(page: Page) -> Iterator[Span]:
-    listed = words()
-    at = 0
+    yield from _plain(page)
+    if _SIGN.search(page.low):
+        for match in _VEILED.finditer(page.low):
+            plain = match[0].translate(_SIGNS)
+            forms = _by_first_letter().get(plain[0])
+            few = plain.count("*") * 2 < len(plain) and any(c.isalpha() for c in match[0])
+            if few and forms and forms.fullmatch(plain):
+                yield Span(*match.span(), "profanity", LIKELY)
+
+
+def _plain(page: Page) -> Iterator[Span]:
+    listed, at = words(), 0
+    slow = _SLOW.search(page.low)
     for line, _ in page.lines:
-        for i, word in enumerate(line, at):
-            low = word.lower()
-            if low in listed or (len(low) > 5 and _SLOW.sub(r"\1", low) in listed):
-                yield Span(*page.places[i], "profanity", CERTAIN)
+        if slow or not listed.isdisjoint(map(str.lower, line)):
+            for i, word in enumerate(line, at):
+                low = word.lower()
+                if low in listed or (slow and len(low) > 5 and _SLOW.sub(r"\1", low) in listed):
+                    yield Span(*page.places[i], "profanity", CERTAIN)
         at += len(line)
-    for match in _VEILED.finditer(page.low):
-        plain = match[0].translate(_SIGNS)
-        forms = _by_consonants().get(plain[0])
-        if (
-            any(c.isalpha() for c in match[0])
-            and forms
-            and forms.fullmatch(plain)
-            and plain.count("*") * 2 < len(plain)
-        ):
-            yield Span(*match.span(), "profanity", LIKELY)

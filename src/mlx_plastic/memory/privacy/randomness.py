@@ -29,7 +29,7 @@ def random_strings(page: Page) -> Iterator[Span]:
             and "://" not in page.text[_start_of(page.text, match.start()) : match.start()]
         ):
             path = found.count("/") > 1 + len(found) // 16
-            mixed = _of_three_classes(found) and len(found) >= 24 and not path
+            mixed = _of_three_classes(found) and len(found) >= 24 and not path and not found.startswith("0x")
             yield Span(match.start(), end, "secret", LIKELY if mixed else POSSIBLE)
 
 

@@ -16,13 +16,14 @@ from mlx_plastic.memory.privacy.spans import Kind, Span
 class Redacted:
     """text: with placeholders. dropped: the policy wants the whole of it left out.
 
-    spans: what was found, in the places of the text as it was. actions: how often what was done to what;
-    this is what an audit may keep.
+    spans: what was found, in the places of the text as it was. placeholders: for each what stands there now,
+    "" where the policy keeps it. actions: how often what was done to what; this is what an audit may keep.
     """
 
     text: str
     dropped: bool
     spans: tuple[Span, ...]
+    placeholders: tuple[str, ...]
     actions: dict[tuple[Kind, Action], int]
 
     @property
@@ -56,13 +57,14 @@ def for_training(texts: Sequence[str], policy: Policy | None = None) -> list[Red
 
 
 def _redacted(text: str, spans: Sequence[Span], policy: Policy, placeholders: Placeholders) -> Redacted:
-    pieces, at = [], 0
+    pieces, given, at = [], [], 0
     actions: Counter[tuple[Kind, Action]] = Counter()
     for span in spans:
         action = policy.action(span.kind)
         actions[span.kind, action] += 1
-        if action == "mask":
-            pieces += [text[at : span.start], placeholders.of(span.kind, text[span.start : span.end])]
+        given.append(placeholders.of(span.kind, text[span.start : span.end]) if action == "mask" else "")
+        if given[-1]:
+            pieces += [text[at : span.start], given[-1]]
             at = span.end
     dropped = any(action == "drop" for _, action in actions)
-    return Redacted("".join([*pieces, text[at:]]), dropped, tuple(spans), dict(actions))
+    return Redacted("".join([*pieces, text[at:]]), dropped, tuple(spans), tuple(given), dict(actions))

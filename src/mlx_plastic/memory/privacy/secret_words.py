@@ -24,7 +24,7 @@ _CODE_OF = (
 )
 _NOUN = (
     rf"(?P<noun>(?:(?:{_KEY_OF})[ _-]?){{1,3}}(?:keys?|tokens?|secrets?)(?:[ _-]?(?:id|key|value))?|"
-    rf"(?:{_CODE_OF})[ -]?codes?|"
+    rf"(?:{_CODE_OF})(?:['\u2019]s)?[ -]?codes?|"
     r"pass[ -]?(?:words?|wd|codes?|keys?|phrases?)|passwort|kennwort|mot de passe|contrase(?:n|ñ)a|senha|"
     r"parola|pwd|pw|"
     r"pass(?=\s*[:=]|\sis\s)|pin(?:[ -]?(?:code|number|no\.?))?|pincode|otp|totp|cvv2?|cvc2?|csc|"
@@ -36,7 +36,7 @@ _FILLER = (
     "is|was|are|be|been|ist|es|est|to|remains?|stays?|equals?|changed|set|reset|now|currently|still|just|as|simply|"
     "literally|actually|called|named|use|using|try|it['\\u2019]?s|that['\\u2019]?s|which|would|will|should|going|"
     "by the way|"
-    "btw|again|so|i|me|you|gave|with|have|get|got|put|made|it|pick|remember|save|please|and|then|of|#"
+    "btw|again|so|i|me|you|gave|with|have|get|got|put|made|it|pick|remember|save|please|and|then|of|like|from|#"
 )
 # "...password for the router at home is", "...code to the gate:", "PIN? It's"
 _ABOUT = (
@@ -45,13 +45,15 @@ _ABOUT = (
 )
 _LINK = (
     rf"(?:['\u2019]s\s|[\s\"'\u2019*_`)]{{0,3}}(?:=>|->|→|:=|={{1,2}}|:|\?)\s{{0,3}}(?:it['\u2019]?s\s)?"
-    rf"|[\s,;]{{1,3}}(?:(?:is|was|are|be|ist|es|est|to|equals?|as|it['\u2019]?s|=|remains?|stays?|use|try)\b)"
+    rf"|[\s,;]{{1,3}}(?:(?:is|was|are|be|used to be|should be|ist|es|est|to|from|"
+    rf"equals?|reads?|says|as|it['\u2019]?s|=|"
+    rf"remains?|stays?|use|try)\b)"
     rf"(?:[\s,:;]{{1,3}}(?:{_FILLER})\b){{0,4}}[\s:,]{{1,3}})"
 )
 _OPEN = r"(?P<open>[\"'\u201c\u2018`\u00ab(\[*]{0,2})"
 _VALUE = r"(?P<value>[^\s\"\u201d\u2019`\u00bb<>]{3,128})"
-_TOLD = re.compile(rf"(?<![\w-]){_NOUN}(?![\w-]){_ABOUT}{_LINK}{_OPEN}(?={_VALUE})", re.IGNORECASE)
-_BARE = re.compile(rf"(?<![\w-]){_NOUN}\s{{1,2}}{_OPEN}(?={_VALUE})", re.IGNORECASE)
+_TOLD = re.compile(rf"(?<![\w?&-]){_NOUN}(?![\w-]){_ABOUT}{_LINK}{_OPEN}(?={_VALUE})", re.IGNORECASE)
+_BARE = re.compile(rf"(?<![\w?&-]){_NOUN}\s{{1,2}}{_OPEN}(?={_VALUE})", re.IGNORECASE)
 _QUOTED = re.compile(
     rf"(?<![\w-]){_NOUN}(?![\w-]){_ABOUT}(?:{_LINK}|"
     rf"\s)(?:[\"\u201c\u201d`\u00ab](?P<value>[^\"\u201c\u201d`\u00bb\n]{{3,128}})"
@@ -64,8 +66,8 @@ _OWNER = (
     r"main|master|strong|good|safe|secure|weak|bad|valid)"
 )
 _BACKWARDS = re.compile(  # "hunter2 is my password", "is hunter2 a strong password", "changed from x to y"
-    r"(?<!\S)[\"'\u201c`(]?(?P<value>[^\s\"'\u201c\u201d`<>]{4,128})[\"'\u201d`)]?,?\s"
-    rf"(?:(?:is|was|as|=|for|being)\s)?(?:{_OWNER}\s){{1,4}}{_NOUN}(?![\w-])",
+    r"(?<!\S)[\"'\u201c`(]?(?P<value>[^\s\"'\u201c\u201d`<>]{3,128})[\"'\u201d`)]?,?\s"
+    rf"(?:(?P<verb>is|was|as|=|for|being)\s)?(?:{_OWNER}\s){{1,4}}{_NOUN}(?![\w-])",
     re.IGNORECASE,
 )
 _NEAR = re.compile(  # "the bank made me pick a new password so now it is hunter2"
@@ -85,10 +87,10 @@ _PHRASE = re.compile(
     r"[\"'\u201c`]?(?P<value>[a-z]{3,10}(?:[\s,-]{1,2}[a-z]{3,10}){3,24})",
     re.IGNORECASE,
 )
-_SIGN = re.compile(  # without one of these there is nothing to look for
-    r"pass|pwd|\bpw\b|\bpin|code|otp|cv[vc]|csc|combination|combo|key|token|secret|cred|phrase|mnemonic|"
-    r"answer|"
-    r"kennwort|contrase|senha|parola|log ?in|sign ?in|user"
+_SIGN = re.compile(  # without one of these there is nothing to look for; no \b ahead, which would be slow
+    r"pass(?:[wcpk]|\b)|pwd?\b|pin\b|pincode|codes?\b|otp\b|cv[vc]2?\b|csc\b|combination|combo\b|keys?\b|"
+    r"tokens?\b|secret|creds?\b|credential|seed ?phrase|recovery|mnemonic|security answer|kennwort|"
+    r"mot de passe|contrase|senha|parola|log ?in|sign ?in|user(?:name|\s?[:=])"
 )
 BEFORE, AFTER = 160, 240  # characters around such a sign
 
@@ -124,6 +126,7 @@ _OTHER = re.compile(  # codes and keys that are none of these
     r"in|html|python|to)\s\Z",
     re.IGNORECASE,
 )
+_PIN = re.compile(r"\d{3,8}")
 _YEAR = re.compile(r"(?:19|20)\d\d")
 _EXPRESSION = re.compile(r"(?:[A-Za-z_][\w.]*[(\[{]|https?:|www\.|\[|\{|\$\{|%\(|\(|\\|//)")
 _STAND_IN = re.compile(r"your|example|placeholder|x{4}|\*{3}|\.{3}|…|changeme", re.IGNORECASE)
@@ -131,6 +134,18 @@ _QUOTES = "\"'\u201c\u2018`\u00ab"
 _LETTER, _DIGIT = re.compile(r"[^\W\d_]"), re.compile(r"\d")
 _SIGN_INSIDE = re.compile(r"[^\w\s'\u2019/.,:-]")
 _HUMP = re.compile(r"[a-z].*[A-Z]|.[A-Z].*[a-z]")
+_PASSWORD = re.compile(
+    r"\b(?:pass ?(?:words?|codes?|phrases?|keys?)|pwd|pw|kennwort|passwort)\b", re.IGNORECASE
+)
+_STOPS = re.compile(r"[.!?]\s|\n")
+_WORD = re.compile(r"(?<!\S)[\"'(\u201c]?\S{6,64}")
+FAR = 100  # characters from the word "password"
+_USUAL = re.compile(  # letters and digits, or both cases, in words of their own right
+    r"\W?(?:\d+(?:[.,]\d+)?(?:st|nd|rd|th|s|am|pm|km|kg|mm|cm|[kmgt]i?b|x|k|h|ms|px|bit)?|[A-Za-z]{1,4}-?\d{1,4}|"
+    r"(?:windows|iphone|ipad|covid|android|ubuntu|galaxy|python|office)-?\d{1,4}|v?\d+(?:[.:/-]\d+)+|"
+    r"[A-Za-z]+[-_/.'\u2019][A-Za-z.'\u2019/-]+|[@#].*|[\w.+-]+@.*|[^A-Za-z0-9]*[A-Za-z]+[^A-Za-z0-9]*|\[.*)\W?",
+    re.IGNORECASE,
+)
 _CLOSERS = ".,;:!?)]}'\"\u201d\u2019…"
 
 
@@ -152,14 +167,32 @@ def _told(text: str, low: int, high: int) -> Iterator[Span]:
                 continue
             if sure := _confidence(text[start:end], noun, quoted=quoted, linked=pattern is _TOLD):
                 yield Span(start, end, "secret", sure)
-    for pattern in (_BACKWARDS, _LOGIN):
-        for match in pattern.finditer(text, low, high):
-            start, end = _closed(text, *match.span("value"))
-            if is_mixed(text[start:end]) and not _is_code(text[start:end]):
-                yield Span(start, end, "secret", LIKELY)
+    for match in (m for pattern in (_BACKWARDS, _LOGIN) for m in pattern.finditer(text, low, high)):
+        start, end = _closed(text, *match.span("value"))
+        if is_mixed(text[start:end]) and not _is_code(text[start:end]):
+            yield Span(start, end, "secret", LIKELY)
+    for match in _BACKWARDS.finditer(text, low, high):
+        if match["verb"] and _STRONG.search(match["noun"]) and _PIN.fullmatch(match["value"]):
+            yield Span(*match.span("value"), "secret", LIKELY)
+    yield from _in_sentence(text, low, high)
     for match in _PHRASE.finditer(text, low, high):
         if not _is_talk(match["value"]):
             yield Span(*match.span("value"), "secret", LIKELY)
+
+
+def _in_sentence(text: str, low: int, high: int) -> Iterator[Span]:
+    """Words that look like passwords in a sentence that speaks of one, wherever they stand in it."""
+    seen = low
+    for match in _PASSWORD.finditer(text, low, high):
+        ahead = max(seen, match.start() - FAR)
+        ahead = max((m.end() for m in _STOPS.finditer(text, ahead, match.start())), default=ahead)
+        stop = _STOPS.search(text, max(seen, match.end()), min(high, match.end() + FAR))
+        seen = max(seen, stop.start() + 1 if stop else min(high, match.end() + FAR))
+        for word in _WORD.finditer(text, ahead, seen):
+            start, end = _closed(text, *word.span())
+            usual = _USUAL.fullmatch(text, start, end) or _is_code(text[start:end])
+            if not usual and is_mixed(text[start:end]):
+                yield Span(start, end, "secret", POSSIBLE)
 
 
 def _closed(text: str, start: int, end: int) -> tuple[int, int]:
@@ -190,11 +223,13 @@ def _confidence(value: str, noun: str, *, quoted: bool, linked: bool) -> float:
         return 0.0
     strong = _STRONG.search(noun) is not None
     if value.rstrip("#*").isdigit():
-        if not 3 <= len(value) <= 12 or (_YEAR.fullmatch(value) and not strong):
+        if not 3 <= len(value) <= 12 or (_YEAR.fullmatch(value) and not (strong or _CODE.search(noun))):
             return 0.0
         return LIKELY if strong or _CODE.search(noun) else POSSIBLE if linked else 0.0
     if is_mixed(value):
-        if is_random(value) or (linked and strong):
+        if is_random(value) or (
+            strong and (linked or (_DIGIT.search(value) and not _USUAL.fullmatch(value)))
+        ):
             return LIKELY
         return POSSIBLE if linked or strong else 0.0
     if (

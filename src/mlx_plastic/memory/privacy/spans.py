@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 Kind = Literal[
-    "secret", "card", "iban", "national_id", "account", "email", "phone", "ip", "url", "address",
+    "secret", "iban", "card", "national_id", "account", "email", "phone", "ip", "url", "address",
     "profanity", "person",
 ]  # fmt: skip
 KINDS: tuple[Kind, ...] = get_args(Kind)  # where two spans meet, the earlier kind keeps the ground

@@ -55,13 +55,16 @@ class Tagger:
 
     def __post_init__(self) -> None:
         self._odds = np.exp(self.moves).tolist()
+        none, stay = self.moves[0, 0], np.diag(self.moves)[1:]
+        self._stay, self._enter, self._leave = stay - none, none - self.moves[0, 1:], none - self.moves[1:, 0]
+        self._price = self._enter + self._leave + stay - none  # (labels - 1,) of a run, in nats
 
     def probabilities(self, lines: Sequence[Line]) -> list[tuple[int, list[list[float]]]]:
         """Where something may be: (index of the first word, one [p(O), p(P), p(A)] a word) per stretch."""
         scores = self._scores(lines)
         if not len(scores):
             return []
-        active = self._may_be(scores, 1) | self._may_be(scores, 2)
+        active = self._may_be(scores)
         return [
             (
                 low,
@@ -70,17 +73,16 @@ class Tagger:
             for low, high in _stretches(active)
         ]
 
-    def _may_be(self, scores: Any, k: int) -> Any:
-        """(words,) bool: whether some run of words labelled k that holds the word is not far behind only O.
+    def _may_be(self, scores: Any) -> Any:
+        """(words,) bool: whether some run of words of one label that holds the word is not far behind only O.
 
         The best run through a word is the best that ends there and the best that begins there (Kadane).
         """
-        none, stay, enter, leave = self.moves[0, 0], self.moves[k, k], self.moves[0, k], self.moves[k, 0]
-        gain = scores[:, k].astype(np.float64) - scores[:, 0] + stay - none
-        gain[0] += none - enter  # nothing is entered at a text's beginning, nor left at its end
-        gain[-1] += none - leave
+        gain = scores[:, 1:] - scores[:, :1] + self._stay
+        gain[0] += self._enter  # nothing is entered at a text's beginning, nor left at its end
+        gain[-1] += self._leave
         best = _ending(gain) + _ending(gain[::-1])[::-1] - gain
-        return best + enter + leave - stay - none > -GATE
+        return (best > self._price - GATE).any(axis=1)
 
     def _scores(self, lines: Sequence[Line]) -> Any:
         """(words, labels) float32"""
@@ -134,10 +136,9 @@ class Tagger:
 
 
 def _ending(gain: Any) -> Any:
-    """For each place the largest sum of a run that ends there and is not empty."""
-    total = np.cumsum(gain)
-    before = np.concatenate(([0.0], total[:-1]))
-    return total - np.minimum.accumulate(before)
+    """(words, labels): for each place the largest sum of a run that ends there and is not empty."""
+    total = np.cumsum(gain, axis=0)
+    return total - np.minimum.accumulate(total - gain, axis=0)
 
 
 def _stretches(active: Any) -> Iterator[tuple[int, int]]:

@@ -8,7 +8,12 @@ from typing import NamedTuple
 from mlx_plastic.memory.privacy.lexicon import lexicon
 
 # Words with apostrophes inside ("O'Brien"), a possessive "'s" of its own, new lines, and single signs.
-WORD = re.compile(r"[^\W_]{1,40}(?:['\u2019](?![sS]\b)[^\W_]{1,40})?|['\u2019][sS]\b|\n|[^\s]")
+_OF_TITLE = "|".join(
+    rf"(?<=\b{t}\.)" for t in ("[Mm][Rr]", "[Mm][Ss]", "[Dd][Rr]", "[Ss][Tt]", "[Mm][Rr][Ss]", "[Pp]rof")
+)
+WORD = re.compile(
+    rf"[^\W_]{{1,40}}(?:['\u2019](?![sS]\b)[^\W_]{{1,40}}|\.(?=\s)(?:{_OF_TITLE}))?|['\u2019][sS]\b|\n|[^\s]"
+)
 _APOSTROPHE = re.compile(r"['\u2019]")
 _CUT = re.compile(r"[^\n]*\n|[^\n]+")
 _HUMP = re.compile(r"[A-Z]?[^\W\d_A-Z]+|[A-Z]+")
@@ -118,6 +123,8 @@ def is_first(before: str, first: bool) -> bool:
 
 def style_of(line: str) -> str:
     """Whether a line uses capitals for names, hardly uses them, or uses nothing else."""
+    if line.isspace():
+        return LOWER
     if line.isupper() and sum(c.isalpha() for c in line[:60]) > 6:
         return UPPER
     return PLAIN if _CAPITAL_INSIDE.search(line) else LOWER
@@ -145,8 +152,9 @@ def features(word: Word, *, unknown: bool = False) -> list[str]:
 
     unknown: as if the lexicon did not have it.
     """
-    low = word.text.lower()[:LONGEST]
-    shape = shape_of(word.text)
+    text = word.text if len(word.text) == 1 else word.text.rstrip(".")  # of a title
+    low = text.lower()[:LONGEST]
+    shape = shape_of(text)
     if shape in (".", "n"):
         return ["b", "w=newline" if shape == "n" else f"w={low}"]
     if shape[0] in "dm":
@@ -160,7 +168,7 @@ def features(word: Word, *, unknown: bool = False) -> list[str]:
     flags = "" if unknown else known_of(low)
     more = _classes(low)
     if shape == "xX" and not flags:
-        flags = _of_parts(word.text)
+        flags = _of_parts(text)
     case = f"{word.style}{word.first:d}{shape}"
     found = [
         "b",

@@ -12,6 +12,7 @@ import click
 
 from mlx_plastic.cli.main import pass_home
 from mlx_plastic.cli.memory_route import route
+from mlx_plastic.cli.memory_scan import scan
 from mlx_plastic.cli.memory_search import add, index_rows, reindex, search
 from mlx_plastic.cli.output import json_option, note, print_json, print_table, printable, progress
 
@@ -259,6 +260,7 @@ memory.add_command(route)
 memory.add_command(add)
 memory.add_command(search)
 memory.add_command(reindex)
+memory.add_command(scan)
 
 
 def _tell_turns(turns: Iterable[Turn]) -> None:

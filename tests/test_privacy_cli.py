@@ -1,0 +1,145 @@
+"""`plastic memory scan`: for people, and line by line for scripts."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from mlx_plastic.cli.main import plastic
+from mlx_plastic.home import Home
+from mlx_plastic.memory.privacy.lines import texts_of
+
+TEXT = """My name is Nora Lindqvist.
+
+Mail nora@example.org,
+or live at 12 Rosewood Lane,
+Springfield, IL 62704.
+"""
+
+
+def scan(home: Home, file: Path | str, *options: str, **more: object) -> Result:
+    return CliRunner().invoke(plastic, ["memory", "scan", str(file), *options], **more)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "notes.txt"
+    path.write_text(TEXT)
+    return path
+
+
+def test_a_person_sees_what_would_go_and_what_would_come(home: Home, file: Path) -> None:
+    result = scan(home, file)
+    assert result.exit_code == 0
+    assert "My name is {=Nora Lindqvist=}." in result.output
+    assert "Mail [-nora@example.org-]{+[EMAIL_1]+}," in result.output
+    assert "or live at [-12 Rosewood Lane,-]" in result.output
+    assert "[-Springfield, IL 62704-]{+[ADDRESS_1]+}." in result.output
+    assert "address  mask        1" in result.output
+    assert "\x1b[" not in result.output
+    coloured = scan(home, file, color=True)
+    assert "\x1b[31m[-nora@example.org-]\x1b[0m\x1b[32m{+[EMAIL_1]+}" in coloured.output
+    assert file.read_text() == TEXT
+
+
+def test_the_policy_and_the_settings_decide(home: Home, file: Path) -> None:
+    assert (
+        "nothing in it that is looked for on the way to storage"
+        in scan(home, file, "--policy", "storage").output
+    )
+    home.config_file.write_text('[privacy]\npolicy = "strict"\n')
+    assert "[-Nora Lindqvist-]{+[PERSON_1]+}" in scan(home, file).output
+
+
+def test_a_terminal_is_not_commanded_and_marks_in_the_text_are_only_text(home: Home, tmp_path: Path) -> None:
+    path = tmp_path / "evil.txt"
+    path.write_text("\x1b[2Jmail nora@example.org \ue000-x\ue001 [-a-]{+b+}")
+    result = scan(home, path)
+    assert "\x1b" not in result.output
+    assert "[-nora@example.org-]{+[EMAIL_1]+}" in result.output
+
+
+def test_every_line_is_answered_in_its_place(home: Home, tmp_path: Path) -> None:
+    path = tmp_path / "in.jsonl"
+    lines = [
+        b"mail nora@example.org",
+        b"",
+        json.dumps("ring (555) 867-5309\nplease").encode(),
+        json.dumps({"text": "the pin is 4821", "id": 7}).encode(),
+        json.dumps(
+            {"messages": [{"role": "user", "content": "my password is kaktus77x"}, {"content": "kaktus77x?"}]}
+        ).encode(),
+        b'{"broken": ',
+        b"caf\xe9 nora@example.org",
+        b"what a shitty day",
+    ]
+    path.write_bytes(b"\r\n".join(lines))
+    result = scan(home, path, "--jsonl")
+    found = [json.loads(line) for line in result.output.splitlines()]
+    assert [f["line"] for f in found] == list(range(1, 9))
+    assert found[0]["spans"] == [
+        {"start": 5, "end": 21, "kind": "email", "confidence": 0.95, "action": "mask"}
+    ]
+    assert found[1]["spans"] == [] and found[5]["spans"] == []
+    assert found[2]["spans"][0]["kind"] == "phone"
+    assert found[3]["id"] == 7 and found[3]["spans"][0]["kind"] == "secret"
+    assert [len(m["spans"]) for m in found[4]["messages"]] == [1, 1]
+    assert [s["start"] for s in found[6]["spans"] if s["kind"] == "email"] == [5]  # a bad byte is one place
+    assert found[7]["drop"] is True and found[0]["drop"] is False
+    assert json.loads(scan(home, path, "--json").output) == found
+
+
+def test_a_conversation_per_line_is_shown_message_by_message(home: Home, tmp_path: Path) -> None:
+    path = tmp_path / "talks.jsonl"
+    path.write_text(
+        json.dumps({"messages": [{"content": "hi"}, {"content": "mail nora@example.org"}]}) + "\n"
+    )
+    assert "mail [-nora@example.org-]{+[EMAIL_1]+}" in scan(home, path).output
+
+
+def test_stdin_is_read(home: Home) -> None:
+    code = "from mlx_plastic.cli.main import main; main()"
+    found = subprocess.run(
+        [sys.executable, "-c", code, "memory", "scan", "-", "--jsonl"],
+        input="mail nora@example.org\n",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(found.stdout)["spans"][0]["kind"] == "email"
+
+
+def test_a_missing_file_is_told(home: Home, tmp_path: Path) -> None:
+    result = scan(home, tmp_path / "nowhere.txt")
+    assert result.exit_code == 1
+    assert "error: cannot read" in result.output and "No such file" in result.output
+
+
+def test_ten_thousand_texts_are_quick(home: Home, tmp_path: Path) -> None:
+    path = tmp_path / "many.txt"
+    path.write_text(
+        "".join(
+            f"Nora has {i} apples and gives {i // 2} of them to Leon, who lives in Lisbon.\n"
+            for i in range(10_000)
+        )
+    )
+    start = time.process_time()
+    result = scan(home, path, "--jsonl")
+    assert result.output.count("\n") == 10_000
+    assert time.process_time() - start < 15  # measured 3 s
+
+
+def test_lines_as_they_may_come() -> None:
+    assert texts_of(b'"quoted" she said').texts == ('"quoted" she said',)
+    assert texts_of(b'"all of it"').texts == ("all of it",)
+    assert texts_of(b'{"text": 3}').texts == ('{"text": 3}',)
+    assert texts_of(b'{"messages": [3]}').texts == ('{"messages": [3]}',)
+    assert texts_of(b'{"messages": [{"content": null}]}').texts == ("",)
+    assert texts_of(b"{" * 100_000).texts == ("{" * 100_000,)
+    assert texts_of(b"\xff\xfe\n").texts == ("\ufffd\ufffd",)

@@ -129,10 +129,10 @@ def test_what_was_found_once_is_found_wherever_it_stands() -> None:
 
 
 def test_the_own_names_are_found_in_any_case() -> None:
-    config = PrivacyConfig(policy="strict", people=["May Bloom", "Hope"])
+    config = PrivacyConfig(policy="strict", people=["Potato", "Ada Sofa"])
     policy = policy_for("training", config)
-    text = "hope is what may brings"
-    assert redact(text, policy).text == "[PERSON_1] is what [PERSON_2] brings"
+    text = "the potato is on the sofa"
+    assert redact(text, policy).text == "the [PERSON_1] is on the [PERSON_2]"
     assert redact(text, STRICT).text == text  # control
 
 

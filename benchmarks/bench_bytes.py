@@ -3,14 +3,14 @@
     MLX_PLASTIC_DATA=... python benchmarks/bench_bytes.py --json
 
 Both sides learn the same samples for the same steps with the same trainer, each with its learning rate swept:
-on the first seed every rate of the grid, and one further if the best lies at an end; on other seeds the best.
-The baseline is LoRA of one rank on all linear layers, stored in float16; its file sets the bytes. Ours is
-trained at the rank that `rank_to_train` names and cut by `fit`. What is chosen (rates, storage, step) is
-chosen on validation samples, what is told is held-out perplexity. Controls, cut from the very same training
-and stored the same way: the ranks of our map dealt to other modules, random ranks, one rank for all.
+on the first seed from one rate on in the better direction until the best lies between two others, on other
+seeds the best and half of it. The baseline is LoRA of one rank on all linear layers, stored in float16; its
+file sets the bytes. Ours is trained at the rank that `rank_to_train` names and cut by `fit`. What is chosen
+(rates, storage, step) is chosen on validation samples, what is told is held-out perplexity. Controls, cut
+from the very same training and stored the same way: the ranks of our map dealt to other modules, random
+ranks, one rank for all; and all of these again at half the bytes, where ranks have more to decide.
 
-The texts are read below MLX_PLASTIC_DATA (its README names their licences) and are held out by table, problem
-or meaning, never by sample.
+The texts are those of `texts.py`, held out by table, problem or meaning, never by sample.
 """
 
 from __future__ import annotations
@@ -18,16 +18,15 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from texts import READERS, Task, read_task
 
 from mlx_plastic.backend import BLAS
 from mlx_plastic.base import Base, load_base
@@ -47,25 +46,10 @@ from mlx_plastic.packs.ranks.ranks import shapes_of
 from mlx_plastic.packs.ranks.sizes import file_bytes
 from mlx_plastic.packs.ranks.taps import spread
 from mlx_plastic.packs.train.train import TrainConfig, train
-from mlx_plastic.samples import Encoded, Message, Sample, encode, part_of
 
-LONGEST = 256  # tokens of a sample; longer ones are left out
-VALID_TOKENS, TEST_TOKENS = 6_000, 15_000
-GRID = (5e-3, 1e-2, 2e-2)
+MOST_RATES = 4  # in one sweep
 DRAWS = 2  # of each random control
 TARGET_PCT = 3.0
-
-Pair = tuple[str, str, str]  # what keeps samples on one side, question, answer
-
-
-@dataclass(frozen=True)
-class Task:
-    """One data set, split by what its samples are about."""
-
-    name: str
-    train: list[Encoded]
-    valid: list[Encoded]
-    test: list[Encoded]
 
 
 @dataclass(frozen=True)
@@ -81,55 +65,6 @@ class Run:
     factors: dict[str, Factors]  # as trained
     best: Candidate | None = None
     candidates: tuple[Candidate, ...] = ()
-
-
-def wikisql(folder: Path) -> Iterable[Pair]:
-    for part in ("train", "valid", "test"):
-        for line in (folder / "mlx-wikisql" / f"{part}.jsonl").read_text("utf-8").splitlines():
-            question, answer = json.loads(line)["text"].rsplit("\nA: ", 1)
-            yield question.split("\n")[0], question, answer
-
-
-def gsm8k(folder: Path) -> Iterable[Pair]:
-    for part in ("train", "test"):
-        for line in (folder / "gsm8k" / f"{part}.jsonl").read_text("utf-8").splitlines():
-            value = json.loads(line)
-            yield value["question"], value["question"], value["answer"]
-
-
-def dtc(folder: Path) -> Iterable[Pair]:
-    for part in ("p", "u", "other"):
-        for line in (folder / "dtc" / f"{part}_codes.txt").read_text("utf-8", "replace").splitlines():
-            code, dash, meaning = line.strip().partition(" - ")
-            if dash:
-                yield meaning, f"What does the fault code {code} mean?", meaning
-
-
-READERS: dict[str, Callable[[Path], Iterable[Pair]]] = {"wikisql": wikisql, "gsm8k": gsm8k, "dtc": dtc}
-
-
-def data_folder() -> Path:
-    named = os.environ.get("MLX_PLASTIC_DATA")
-    if not named:
-        sys.exit("set MLX_PLASTIC_DATA to the folder of the acceptance data")
-    return Path(named, "data") if Path(named, "data").is_dir() else Path(named)
-
-
-def read_task(base: Base, name: str, *, most: int, share: float = 1.0) -> Task:
-    """At most `most` samples to train on; share: of the tokens to choose by and to tell the figures of."""
-    parts: dict[str, list[Encoded]] = {"train": [], "valid": [], "test": []}
-    room = {"train": most * LONGEST, "valid": share * VALID_TOKENS, "test": share * TEST_TOKENS}
-    pairs = list(dict.fromkeys(READERS[name](data_folder())))
-    for i in np.random.default_rng(0).permutation(len(pairs)):
-        key, question, answer = pairs[i]
-        part = part_of(key, valid=0.15, test=0.15)
-        if room[part] > 0 and len(parts[part]) < most:
-            chat = Sample((Message("user", question), Message("assistant", answer)))
-            encoded = encode(chat, base.tokenizer, max_tokens=1 << 20)
-            if len(encoded.tokens) <= LONGEST:
-                parts[part].append(encoded)
-                room[part] -= len(encoded.tokens)
-    return Task(name, **parts)
 
 
 def config_of(rank: int, rate: float, seed: int, steps: int) -> TrainConfig:
@@ -156,14 +91,17 @@ def ours(base: Base, task: Task, rank: int, rate: float, seed: int, steps: int, 
     )
 
 
-def swept(run: Callable[[float], Run], grid: Sequence[float], *, extend: bool) -> list[Run]:
-    """A run for each rate, and for the next one beyond if the best lies at an end of the grid."""
-    runs = {rate: run(rate) for rate in grid}
-    for _ in range(1 if extend else 0):
+def swept(run: Callable[[float], Run], start: float, *, most: int) -> list[Run]:
+    """Runs at `start`, at twice that, and on in the better direction until the best lies between two others.
+
+    most: runs at all.
+    """
+    runs = {start: run(start)}
+    while len(runs) < most:
         best = min(runs, key=lambda rate: runs[rate].valid)
-        if best not in (min(runs), max(runs)):
+        if min(runs) < best < max(runs):
             break
-        further = best / 2 if best == min(runs) else best * 2
+        further = best / 2 if best == min(runs) and len(runs) > 1 else best * 2
         runs[further] = run(further)
     return [runs[rate] for rate in sorted(runs)]
 
@@ -258,30 +196,25 @@ def gain_pct(nll: float, against: float) -> float:
 
 def bench(base: Base, task: Task, options: argparse.Namespace) -> dict[str, Any]:
     """The figures of one data set."""
-    seeds = range(options.seeds)
-    extend = not options.quick
     before = measure(base, {}, task.test)
-    low = swept(
-        lambda rate: _told(baseline(base, task, options.rank, rate, 0, options.steps), task, "lora"),
-        options.rates,
-        extend=extend,
-    )
+    most = 1 if options.quick else MOST_RATES
+
+    def plain(rate: float, seed: int) -> Run:
+        return _told(baseline(base, task, options.rank, rate, seed, options.steps), task, "lora")
+
+    low = swept(lambda rate: plain(rate, 0), options.rate, most=most)
     lora = [best_of(low)]
     budget_bytes = lora[0].file_bytes
     rank = rank_to_train(shapes_of(base, lora[0].factors), budget_bytes)
-    high = swept(
-        lambda rate: _told(ours(base, task, rank, rate, 0, options.steps, budget_bytes), task, "ours"),
-        options.rates,
-        extend=extend,
-    )
+
+    def cut(rate: float, seed: int) -> Run:
+        return _told(ours(base, task, rank, rate, seed, options.steps, budget_bytes), task, "ours")
+
+    high = swept(lambda rate: cut(rate, 0), options.rate, most=most)
     fitted = [best_of(high)]
-    for seed in seeds[1:]:
-        lora.append(
-            _told(baseline(base, task, options.rank, lora[0].rate, seed, options.steps), task, "lora")
-        )
-        fitted.append(
-            _told(ours(base, task, rank, fitted[0].rate, seed, options.steps, budget_bytes), task, "ours")
-        )
+    for seed in range(1, options.seeds):
+        lora.append(best_of([plain(rate, seed) for rate in (lora[0].rate, lora[0].rate / 2)]))
+        fitted.append(best_of([cut(rate, seed) for rate in (fitted[0].rate, fitted[0].rate / 2)]))
     gains = [gain_pct(o.test, b.test) for o, b in zip(fitted, lora, strict=True)]
     others = [controls(base, task, run, budget_bytes) for run in fitted]
     deep = deep_cut(base, task, fitted[0], budget_bytes)
@@ -375,16 +308,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--base", default="nano")
     parser.add_argument("--rank", type=int, default=2, help="of the baseline, in float16: it sets the bytes")
-    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--steps", type=int, default=160)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--samples", type=int, default=1600, help="to train on, at most")
-    parser.add_argument("--rates", type=float, nargs="+", default=list(GRID))
+    parser.add_argument("--rate", type=float, default=1e-2, help="where the sweeps of both sides begin")
     parser.add_argument("--data-sets", nargs="+", choices=list(READERS), default=list(READERS))
     parser.add_argument("--quick", action="store_true", help="2-3 minutes: one rate, one seed, 40 steps")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     if options.quick:
-        options.steps, options.seeds, options.rates, options.samples = 40, 1, [1e-2], 400
+        options.steps, options.seeds, options.samples = 40, 1, 400
     began = time.perf_counter()
     base = load_base(options.base)
     share = 0.4 if options.quick else 1.0

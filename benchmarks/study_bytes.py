@@ -105,6 +105,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=1600)
     parser.add_argument("--rate", type=float, default=1e-2)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--no-strategies", action="store_true", help="leave the rank strategies out")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     base = load_base(options.base)
@@ -116,7 +117,7 @@ def main() -> None:
         "storages": stored,
         "cut_to_bytes": {r: cuts(base, task, f, budgets) for r, f in factors.items() if r > 2},
         "healed_to_bytes": {str(b): healed(base, task, max(options.ranks), options, b) for b in budgets},
-        "strategies": strategies(base, task, 3, options),
+        "strategies": {} if options.no_strategies else strategies(base, task, 3, options),
         "targets": sum(sample.supervised for sample in task.test),
         "mean_tokens": round(statistics.mean(len(sample.tokens) for sample in task.test), 1),
     }

@@ -14,7 +14,8 @@ The figures:
     secrets               recall for training and for storage; clean: share of texts with a secret found
     clean                 share of texts in which anything is found but people and sites
     bank questions        share in which anything at all is found
-    mb_per_s              the whole training policy on texts of about 500 characters, after a warm-up
+    mb_per_s              the whole training policy on texts of about 500 characters, after a warm-up, on one
+                          core; mb_per_cpu_s: the same by the processor's time, for a machine that is not idle
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ def main() -> int:
         texts = [
             t for name in ("taskmaster4 5-7", "gsm8k test", "wikitext-2 test") for t in sets[name][:1500]
         ]
-    figures["mb_per_s"] = throughput(texts)
+    figures |= throughput(texts)
     figures |= others(chosen)
     tell(figures, as_json=chosen.json)
     return 0
@@ -139,16 +140,17 @@ def clean(sets: dict[str, list[str]]) -> dict[str, Any]:
     return found
 
 
-def throughput(texts: Sequence[str], size: int = 500, most: int = 1_000_000) -> float:
+def throughput(texts: Sequence[str], size: int = 500, most: int = 1_000_000) -> dict[str, float]:
     joined = "\n".join(texts)
     joined = (joined * (most // max(len(joined), 1) + 1))[:most]
     pieces = [joined[i : i + size] for i in range(0, len(joined), size)]
     for piece in pieces[:200]:
         scan(piece, TRAINING)
-    start = time.perf_counter()
+    start, cpu = time.perf_counter(), time.process_time()
     for piece in pieces:
         scan(piece, TRAINING)
-    return round(len(joined.encode("utf-8")) / 1e6 / (time.perf_counter() - start), 3)
+    taken = {"mb_per_s": time.perf_counter() - start, "mb_per_cpu_s": time.process_time() - cpu}
+    return {name: round(len(joined.encode("utf-8")) / 1e6 / seconds, 3) for name, seconds in taken.items()}
 
 
 def others(chosen: argparse.Namespace) -> dict[str, Any]:

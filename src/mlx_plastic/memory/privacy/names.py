@@ -25,7 +25,7 @@ def people_and_addresses(page: Page) -> Iterator[Span]:
                 first, last = start + first, start + last
                 if label == "A":
                     first, last = _widened(page, first, last)
-                if span := _span(page.text, page.places[first:last], label, top):
+                if span := _span(page.text, [page.place(i) for i in range(first, last)], label, top):
                     yield span
 
 
@@ -33,11 +33,11 @@ def _widened(page: Page, first: int, last: int) -> tuple[int, int]:
     """With the number ahead of it, and the town, country and post code that follow it."""
 
     def word(i: int) -> str:
-        return page.text[slice(*page.places[i])]
+        return page.text[slice(*page.place(i))]
 
     if first > 0 and word(first - 1).isdigit():
         first -= 1
-    for i in range(last, min(len(page.places), last + FURTHEST)):
+    for i in range(last, min(page.words, last + FURTHEST)):
         if _is_place(word(i)) or (word(i).isdigit() and 3 <= len(word(i)) <= 6):
             last = i + 1
         elif word(i) not in BETWEEN:

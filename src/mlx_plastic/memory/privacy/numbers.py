@@ -46,11 +46,6 @@ _ACCOUNT = re.compile(
     r"\()){0,5}"
     r"[ \t]{0,2}[#:(]?[ \t]{0,2}((?=[a-z-]{0,6}\d)[a-z0-9](?:[a-z0-9]|[-./ ](?=[a-z]{0,3}\d)){3,33})(?!\w)"
 )
-_ACCOUNT_SIGN = re.compile(
-    r"\b(?:acc|a/c|routing|sort code|bsb|customer|client|member|policy|patient|employee|student|case|claim|"
-    r"loyalty|frequent|"
-    r"medical|mrn|konto|kunden|blz|booking|confirmation|reference|tracking|serial|vin|imei)"
-)
 _SSN = re.compile(r"(?<![\w.-])\d{3}([- ])\d{2}\1\d{4}(?![\w-]|\.\d)")
 _ID_WORDS = re.compile(
     r"\b(?:ssn|social[ -]?security|social|national[ -]?(?:id|insurance)|id[ -]?(?:number|no|nr|card|#)|"
@@ -158,14 +153,12 @@ def national_ids(page: Page) -> Iterator[Span]:
     """By their check digits, or as any number that the words call an id."""
     for low, high in page.numbers(9):
         yield from (Span(*m.span(), "national_id", CERTAIN) for m in _SSN.finditer(page.text, low, high))
-    if not page.groups:
-        return
     for match in (m for window in page.numbers(7) for m in _FORM.finditer(page.low, *window)):
         _, module, alone = _FORMS[(match.lastindex or 1) - 1]
         spoken = _ID_WORDS.search(page.before(match.start()))
         if (alone or spoken) and (not module or _checked(module)(match[0])):
             yield Span(*match.span(), "national_id", CERTAIN if spoken else LIKELY)
-    for match in _ID_WORDS.finditer(page.low):
+    for match in (m for window in page.numbers(4, before=90) for m in _ID_WORDS.finditer(page.low, *window)):
         value = _ID_VALUE.search(page.low, match.end(), match.end() + 60)
         if (
             value
@@ -188,9 +181,7 @@ def _checked(module: str) -> Callable[[str], bool]:
 
 def accounts(page: Page) -> Iterator[Span]:
     """Numbers that the words call an account, a policy, a customer and so on."""
-    if not page.groups:
-        return
-    for low, high in page.near(_ACCOUNT_SIGN, 0, 100):
+    for low, high in page.numbers(4, before=90):
         for match in _ACCOUNT.finditer(page.low, low, high):
             if sum(c.isdigit() for c in match[1]) >= 4:
                 yield Span(*match.span(1), "account", LIKELY)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 
 from mlx_plastic.memory.privacy.code import code_in
 from mlx_plastic.memory.privacy.words import WORD, Line, lines_of
@@ -38,22 +40,61 @@ class Page:
 
     @cached_property
     def lines(self) -> list[Line]:
-        """The words; `places` says where they are."""
+        """The words; `place` says where they are."""
         return lines_of(self.text)
 
+    def place(self, word: int) -> tuple[int, int]:
+        """Where in the text the word of that number is. Only lines that are asked for are looked at."""
+        line = bisect_right(self._firsts, word) - 1
+        if line not in self._places:
+            start, end = self._cuts[line], self._cuts[line + 1]
+            self._places[line] = [match.span() for match in WORD.finditer(self.text, start, end)]
+        return self._places[line][word - self._firsts[line]]
+
     @cached_property
-    def places(self) -> list[tuple[int, int]]:
-        return [match.span() for match in WORD.finditer(self.text)]
+    def _firsts(self) -> list[int]:
+        """The number of each line's first word."""
+        return [0, *accumulate(len(line.words) for line in self.lines)]
+
+    @cached_property
+    def _cuts(self) -> list[int]:
+        return [0, *accumulate(line.length for line in self.lines)]
+
+    @cached_property
+    def _places(self) -> dict[int, list[tuple[int, int]]]:
+        return {}
+
+    @property
+    def words(self) -> int:
+        return self._firsts[-1]
 
     @cached_property
     def code(self) -> list[tuple[int, int]]:
         return code_in(self.text)
 
-    def numbers(self, least: int) -> Iterator[tuple[int, int]]:
-        """The stretches, with some room around, where at least so many digits stand close together."""
-        for low, high, digits in self._clusters:
-            if digits >= least:
-                yield max(0, low - ROOM), min(len(self.text), high + ROOM)
+    def numbers(self, least: int, before: int = ROOM, after: int = ROOM) -> Iterator[tuple[int, int]]:
+        """The stretches around where at least so many digits stand close together, joined where they meet."""
+        return self._stretches(((a, b) for a, b, digits in self._clusters if digits >= least), before, after)
+
+    def near(self, sign: re.Pattern[str], before: int, after: int) -> Iterator[tuple[int, int]]:
+        """The stretches that reach so far around each find of a cheap sign, joined where they meet.
+
+        A costly expression that needs the sign is then tried there alone.
+        """
+        return self._stretches((match.span() for match in sign.finditer(self.low)), before, after)
+
+    def _stretches(
+        self, spans: Iterable[tuple[int, int]], before: int, after: int
+    ) -> Iterator[tuple[int, int]]:
+        low, high = 0, -1
+        for start, end in spans:
+            if start - before > high:
+                if high >= 0:
+                    yield low, high
+                low = max(0, start - before)
+            high = min(len(self.text), end + after)
+        if high >= 0:
+            yield low, high
 
     @cached_property
     def _clusters(self) -> list[tuple[int, int, int]]:
@@ -69,22 +110,6 @@ class Page:
         if digits:
             found.append((low, high, digits))
         return found
-
-    def near(self, sign: re.Pattern[str], before: int, after: int) -> Iterator[tuple[int, int]]:
-        """The stretches that reach so far around each find of a cheap sign, joined where they meet.
-
-        A costly expression that needs the sign is then tried there alone.
-        """
-        low, high = 0, -1
-        for match in sign.finditer(self.low):
-            start, end = max(0, match.start() - before), min(len(self.text), match.end() + after)
-            if start > high:
-                if high >= 0:
-                    yield low, high
-                low = start
-            high = end
-        if high >= 0:
-            yield low, high
 
     def before(self, start: int, reach: int = BEFORE) -> str:
         """The lower-cased words ahead of a find."""

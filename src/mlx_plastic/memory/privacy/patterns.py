@@ -57,7 +57,6 @@ _MAC = re.compile(
     r"(?<![\w:.-])[0-9a-f]{2}(?:([:-])[0-9a-f]{2})(?:\1[0-9a-f]{2}){4}(?![\w:-])", re.IGNORECASE
 )
 _COLONS = re.compile(r":[0-9a-f]{0,4}:")
-_PAIRS = re.compile(r"[0-9a-f]{2}[:-][0-9a-f]{2}[:-][0-9a-f]{2}[:-]")
 _VERSION = re.compile(r"(?:\bv|version|release|section|chapter|§)\s?\Z")
 
 
@@ -102,15 +101,16 @@ def urls(page: Page) -> Iterator[Span]:
 
 def ips(page: Page) -> Iterator[Span]:
     text = page.text
-    if "." in text:
-        for match in _V4.finditer(text):
+    if text.count(".") >= 3:
+        for match in (m for window in page.numbers(4) for m in _V4.finditer(text, *window)):
             if not _VERSION.search(page.before(match.start(), 10)):
                 yield Span(*match.span(), "ip", CERTAIN)
-    if _COLONS.search(page.low):
+    colons = text.count(":")
+    if colons >= 2 and _COLONS.search(page.low):
         for match in _V6.finditer(text):
             if match[0].count(":") >= 2 and _is_v6(match[0]):
                 yield Span(*match.span(), "ip", CERTAIN)
-    if _PAIRS.search(page.low):
+    if colons >= 5 or text.count("-") >= 5:
         yield from (Span(*m.span(), "ip", LIKELY) for m in _MAC.finditer(text))
 
 

@@ -47,13 +47,13 @@ def _spreads(low: str) -> bool:
 def _named(page: Page, names: set[str], given: set[str]) -> Iterator[Span]:
     """Words of known names: with a capital, or where capitals are not used; given ones in any case."""
     at = 0
-    for words, style in page.lines:
+    for words, style, _ in page.lines:
         for i, word in enumerate(words, at):
             low = word.lower()
             if low in names and (
                 word[0].isupper() or (style == LOWER and not is_ordinary(low)) or low in given
             ):
-                yield Span(*page.places[i], "person", CERTAIN if low in given else LIKELY)
+                yield Span(*page.place(i), "person", CERTAIN if low in given else LIKELY)
         at += len(words)
 
 

@@ -89,10 +89,11 @@ class Tagger:
         at, table = self._looked_up(lines, *self._table)
         if at.min(initial=0) < 0 or at.max(initial=-1) >= len(table):  # another thread may just be adding
             at, table = self._looked_up(lines, *self._learned(lines))
-        scores = table[at, REACH]
+        shares = table[at]
+        scores = shares[:, REACH].copy()
         for place in range(1, min(REACH, len(at) - 1) + 1):
-            scores[place:] += table[at[:-place], REACH - place]
-            scores[:-place] += table[at[place:], REACH + place]
+            scores[place:] += shares[:-place, REACH - place]
+            scores[:-place] += shares[place:, REACH + place]
         return scores
 
     @staticmethod
@@ -100,7 +101,7 @@ class Tagger:
         """For each word its row in the table, -1 if it has none."""
         found: list[int] = []
         add = found.append
-        for words, style in lines:
+        for words, style, _ in lines:
             inside, opening = rows[style, False].get, rows[style, True].get
             first = True
             for word in words:
@@ -115,7 +116,7 @@ class Tagger:
             if len(table) > MOST_WORDS:
                 rows, table = _no_rows(), table[:0]
             new: list[Any] = []
-            for words, style in lines:
+            for words, style, _ in lines:
                 first = True
                 for word in words:
                     known = rows[style, first]

@@ -94,15 +94,16 @@ class Word(NamedTuple):
 
 
 class Line(NamedTuple):
-    """The words of a line, its new line as the last one, and its style."""
+    """The words of a line, its new line as the last one, its style, and its length in characters."""
 
     words: list[str]
     style: str
+    length: int
 
 
 def lines_of(text: str) -> list[Line]:
     """The lines' words, one after the other, are WORD's finds in the text."""
-    return [Line(WORD.findall(line), style_of(line)) for line in _CUT.findall(text)]
+    return [Line(WORD.findall(line), style_of(line), len(line)) for line in _CUT.findall(text)]
 
 
 def words_of(text: str) -> list[Word]:

@@ -285,7 +285,7 @@ def test_what_a_pack_cannot_hold_is_refused(tiny: Base, tmp_path: Path, what: st
     started = time.monotonic()
     with pytest.raises(BadPack, match=reason):
         peft.read(tmp_path / "a")
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 10
 
 
 @pytest.mark.parametrize(

@@ -245,23 +245,50 @@ def test_a_megabyte_is_taken_in_quickly() -> None:
     assert found(index, "word4999") == ["c0"]
 
 
+def test_a_question_of_a_megabyte_is_answered_quickly_by_its_ends() -> None:
+    index = Index(None, embedder=Letters())
+    index.add(
+        items("the piano is out of tune", "the bicycle is in the shed", *(f"word{i}" for i in range(99)))
+    )
+    index.embed()
+    began = time.process_time()
+    (hit, *_) = index.search("".join(f"word{i} " for i in range(150_000)) + "Where is the bicycle?")
+    assert time.process_time() - began < 10
+    assert hit.turn == "c1" or hit.text.startswith("word")
+
+
 # -- two embedders, and none
 
 
-def test_vectors_of_another_embedder_are_replaced_and_never_mixed() -> None:
-    said = items("alpha beta", "gamma delta", "epsilon zeta")
-    index = Index(None, embedder=Letters(0))
-    index.add(said)
-    index.embed()
-    index.embedder = Letters(5)
-    index._reader._embedder = index.embedder
-    index._reader.clear()
-    assert index.waiting() == 3
-    assert all(hit.meaning == 0 for hit in index.search("gamma"))  # by words, not by the old vectors
-    index.embed(seconds=0)
-    assert index.waiting() == 0
-    assert {name for (name,) in index.run("SELECT embedder FROM vectors")} == {"letters/5"}
-    assert index.search("gamma")[0].meaning > 0
+def test_vectors_of_another_embedder_are_replaced_and_never_mixed(tmp_path: Path) -> None:
+    first = Index(tmp_path / "i", embedder=Letters(0))
+    first.add(items("alpha beta", "gamma delta", "epsilon zeta"))
+    assert first.embed() == 0
+    assert first.search("gamma")[0].meaning > 0  # control
+    first.close()
+    second = Index(tmp_path / "i", embedder=Letters(5))
+    assert second.waiting() == 3
+    assert all(hit.meaning == 0 for hit in second.search("gamma"))  # by words, not by the old vectors
+    assert second.embed(seconds=0) == 0
+    assert {name for (name,) in second.run("SELECT embedder FROM vectors")} == {"letters/5"}
+    assert second.search("gamma")[0].meaning > 0
+    second.close()
+    bare = Index(tmp_path / "i")  # it was taken off: the vectors stay, and are not used
+    assert bare.search("gamma")[0].turn == "c1"
+    assert bare.stats().embedded == 3
+
+
+def test_a_search_does_not_wait_for_the_vectors_of_a_long_log(memory: Memory, home: Home) -> None:
+    say(memory, *(f"word{i} and so on" for i in range(600)))
+    recall = Recall(memory, home.memory_index, embedder=Letters(), admit=lambda t: list(t), embed_s=0)
+    assert found(recall, "word17", 1)
+    for _ in range(200):
+        if recall.stats().waiting == 0:
+            break
+        time.sleep(0.02)
+    stats = recall.stats()
+    recall.close()
+    assert (stats.waiting, stats.embedded) == (0, 600)
 
 
 # -- in step with the log

@@ -127,12 +127,40 @@ def _warm() -> None:
     redact("Nora Smith, 5 Main Street, call 0171 2345678, password: hunter2!x", POLICY)
 
 
+def quickest(do: Callable[[str], object], text: str, bound: float) -> float:
+    """CPU seconds, the best of five, or the first within the bound: other work is no fault of ours."""
+    best = 9e9
+    for _ in range(5):
+        start = time.process_time()
+        do(text)
+        best = min(best, time.process_time() - start)
+        if best <= bound:
+            break
+    return best
+
+
+def blows_up(do: Callable[[str], object], text: str) -> str:
+    """Why the time for a text is out of bounds; empty if it is within, or grows only as the text does.
+
+    A slow machine misses the bound by a factor that is the same for half the text; what blows up does not.
+    """
+    whole = quickest(do, text, BOUND_S)
+    if whole <= BOUND_S:
+        return ""
+    half = quickest(do, text[: len(text) // 2], 0)
+    if whole <= 3 * half and whole <= 10 * BOUND_S:
+        return ""
+    return f"{whole:.2f} s for {len(text)} characters, {half:.2f} s for half; the bound is {BOUND_S:.2f} s"
+
+
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
 def test_no_text_blows_up(text: str) -> None:
-    for _ in range(3):  # the quickest of three: other work on the machine is no fault of ours
-        start = time.process_time()
-        redact(text, POLICY)
-        taken = time.process_time() - start
-        if taken <= BOUND_S:
-            return
-    pytest.fail(f"{taken:.2f} s for {len(text)} characters; the bound is {BOUND_S:.2f} s")
+    assert not blows_up(lambda text: redact(text, POLICY), text)
+
+
+def test_what_blows_up_would_be_seen() -> None:
+    def squared(text: str) -> int:
+        return sum(text.count("b") for _ in range(0, len(text), 12))
+
+    assert "for half" in blows_up(squared, "a" * 4 * SIZE)
+

@@ -179,7 +179,8 @@ CHILD = """
 import os, signal, sys
 from mlx_plastic.base import load_base
 from mlx_plastic.home import find_home
-from mlx_plastic.sleep import night as rooms
+from mlx_plastic.packs import Store
+from mlx_plastic.sleep.night import sleep
 sys.path.insert(0, sys.argv[3])
 from test_night import CHOSEN
 
@@ -188,12 +189,12 @@ def tick(stage, done, total, detail):
         os.kill(os.getpid(), signal.SIGKILL)
 
 if sys.argv[2].startswith("after "):
-    kind = getattr(rooms.Store, sys.argv[2].split()[1])
+    kind = getattr(Store, sys.argv[2].split()[1])
     def killed(self, *given, **named):
         kind(self, *given, **named)
         os.kill(os.getpid(), signal.SIGKILL)
-    setattr(rooms.Store, sys.argv[2].split()[1], killed)
-rooms.sleep(find_home(), load_base(sys.argv[1]), chosen=CHOSEN, tag="killed", tick=tick)
+    setattr(Store, sys.argv[2].split()[1], killed)
+sleep(find_home(), load_base(sys.argv[1]), chosen=CHOSEN, tag="killed", tick=tick)
 """
 
 

@@ -1,0 +1,75 @@
+"""All that a night depends on: the sections of config.toml that it reads, and what suits a base."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from mlx_plastic.base import targets
+from mlx_plastic.evals import Policy
+from mlx_plastic.home import Home, settings
+from mlx_plastic.lowrank.layers import dims, stack_size
+from mlx_plastic.memory.router import RouterConfig
+from mlx_plastic.packs.format.pack import LITE_ATTENTION_RANK, LITE_BYTES
+from mlx_plastic.packs.train.train import TrainConfig
+from mlx_plastic.sleep.judge import JudgeConfig
+from mlx_plastic.sleep.lessons import LessonConfig
+
+if TYPE_CHECKING:
+    from mlx_plastic.base import Base
+
+RATE_TIMES_WIDTH = 1.0  # the peak rate that learns in one night is about this over the hidden size
+
+
+@dataclass(frozen=True)
+class NightConfig(TrainConfig):
+    """[night] of config.toml: how a night trains, where that differs from a pack's own training."""
+
+    rank: int = 0  # rows of a; 0: the largest up to 8 whose pack stays within 10 MB
+    learning_rate: float = 0.0  # peak; 0: 1 over the base's hidden size
+    epochs: float = 6.0
+    anchor: float = 4.0
+    batch_tokens: int = 768
+    valid_every: int = 40
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that a night depends on, section by section of config.toml."""
+
+    router: RouterConfig = field(default_factory=RouterConfig)
+    lessons: LessonConfig = field(default_factory=LessonConfig)
+    night: NightConfig = field(default_factory=NightConfig)
+    judge: JudgeConfig = field(default_factory=JudgeConfig)
+    gate: Policy = field(default_factory=Policy)
+
+
+def read_settings(home: Home) -> Settings:
+    return Settings(
+        router=settings(home, "router", RouterConfig),
+        lessons=settings(home, "lessons", LessonConfig),
+        night=settings(home, "night", NightConfig),
+        judge=settings(home, "judge", JudgeConfig),
+        gate=settings(home, "gate", Policy),
+    )
+
+
+def fitted(config: NightConfig, base: Base) -> NightConfig:
+    """The settings with a rank and a learning rate that suit the base, where none was given.
+
+    A wide layer adds up more small steps than a narrow one, so the rate goes with 1 / width (Yang et al.
+    2022, "Tensor Programs V").
+    """
+    modules = targets(base.model, config.role_list).values()
+    bytes_per_rank = sum(2 * sum(dims(m)) * math.prod(stack_size(m)) for m in modules)  # float16
+    largest = min(LITE_ATTENTION_RANK, LITE_BYTES // max(1, bytes_per_rank))
+    width = (
+        base.config.get("hidden_size") or (base.config.get("text_config") or {}).get("hidden_size") or 2048
+    )
+    return dataclasses.replace(
+        config,
+        rank=config.rank or max(1, largest),
+        learning_rate=config.learning_rate or RATE_TIMES_WIDTH / width,
+    )

@@ -1,0 +1,67 @@
+"""The second stage of a night: its samples become a candidate in the store."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from mlx_plastic.packs import make_manifest
+from mlx_plastic.packs.train.train import Trained, data_card, train
+from mlx_plastic.samples import Encoded, Part, Sample, encode
+from mlx_plastic.sleep.doors import Doors, read_samples
+from mlx_plastic.sleep.journal import Journal
+
+
+def learn(doors: Doors, journal: Journal, parts: dict[Part, list[Sample]]) -> None:
+    journal.begin()
+    config = doors.chosen.night
+    wishes = [s for s in parts["train"] if s.kind == "wish"] * (doors.chosen.lessons.wish_repeats - 1)
+    data = _encoded(doors, parts["train"] + wishes + read_samples(journal, "rehearsal.jsonl"))
+    trained = train(
+        doors.base,
+        data,
+        _encoded(doors, parts["valid"]),
+        config,
+        start=doors.start(journal),
+        checkpoint=journal.path("checkpoint"),
+        on_progress=lambda p: doors.tick(
+            "training",
+            p.step,
+            p.steps,
+            f"loss {p.loss:.3f}, {p.tokens_per_s:.0f} tokens/s, {p.eta_s:.0f} s left",
+        ),
+    )
+    _keep(doors, journal, trained, data)
+    report = trained.report
+    losses = [asdict(point) for point in report.losses]
+    journal.finish("train", {}, asdict(report.card()) | {"best_step": report.best_step, "losses": losses})
+
+
+def _encoded(doors: Doors, samples: Sequence[Sample]) -> list[Encoded]:
+    """Whole, however long: the trainer cuts what is longer than its window.
+
+    What the bare base said is not learned as words but, at each of them, as the base's own distribution.
+    """
+    mode = doors.chosen.night.loss_mode
+    found = (encode(s, doors.base.tokenizer, max_tokens=sys.maxsize, loss_mode=mode) for s in samples)
+    return [dataclasses.replace(e, soft=s.kind == "rehearsal") for e, s in zip(found, samples, strict=True)]
+
+
+def _keep(doors: Doors, journal: Journal, trained: Trained, data: Sequence[Encoded]) -> None:
+    """Put what was trained into the store, as a candidate named like the night."""
+    record, start = journal.record, doors.start(journal)
+    turns = {t for e in data if e.sample for t in e.sample.turns}
+    manifest = make_manifest(
+        trained.factors,
+        name=record.tag,
+        base_id=record.base_id,
+        base_fingerprint=record.base_fingerprint,
+        training=record.settings["night"],
+        data=data_card(data),
+        run=trained.report.card(),
+        parents=doors.worn if start else (),
+        lineage=tuple(sorted(turns | set(start.manifest.lineage if start else ()))),
+    )
+    doors.store.add(trained.factors, manifest, replace=True)

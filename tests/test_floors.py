@@ -14,6 +14,7 @@ SOURCE = Path(mlx_plastic.__file__).parent
 FLOORS = {
     "cli": 6,
     "demo": 5,
+    "compress": 4,
     "serve": 4,
     "sleep": 4,
     "packs": 3,

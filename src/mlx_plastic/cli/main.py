@@ -34,6 +34,7 @@ COMMANDS = {
     "packs": ("mlx_plastic.cli.packs", "packs", "Make, look at, wear, measure and exchange packs."),
     "memory": ("mlx_plastic.cli.memory", "memory", "List, import, export and forget what was said."),
     "eval": ("mlx_plastic.cli.evaluate", "evaluate", "Measure loss and capabilities."),
+    "rank": ("mlx_plastic.cli.rank", "rank", "See how many directions matrices have; write their factors."),
     "demo": ("mlx_plastic.cli.demo", "demo", "Live a day, a night and a morning, and check every claim."),
     "doctor": (
         "mlx_plastic.cli.doctor",

@@ -95,10 +95,15 @@ def theorem_guided_rank(w: Array, *, tolerance: float = GUIDE_TOLERANCE) -> int:
     return max(1, min(len(m), check.rank_f + check.rank_g - check.rank_lcm))
 
 
-def theorem_diagnostic(w: Array, *, tolerance: float = GUIDE_TOLERANCE) -> PopCheck:
-    """The check that `theorem_guided_rank` rests on; for w of zeros all four ranks are 0."""
+def theorem_diagnostic(
+    w: Array, *, tolerance: float = GUIDE_TOLERANCE, pair: tuple[Polynomial, Polynomial] = GUIDE
+) -> PopCheck:
+    """The check that `theorem_guided_rank` rests on; for w of zeros all four ranks are 0.
+
+    pair: other polynomials f and g of the same M. Raises ValueError as `pop_identity` does.
+    """
     m, tolerance = _guided(w, tolerance)
-    return pop_identity(m, *GUIDE, tolerance=tolerance)
+    return pop_identity(m, *pair, tolerance=tolerance)
 
 
 def horner(p: Polynomial, m: Array) -> Array:

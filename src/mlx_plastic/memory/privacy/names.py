@@ -25,22 +25,19 @@ def people_and_addresses(page: Page) -> Iterator[Span]:
                 first, last = start + first, start + last
                 if label == "A":
                     first, last = _widened(page, first, last)
-                if span := _span(page.text, [page.place(i) for i in range(first, last)], label, top):
+                if span := _span(page, first, last, label, top):
                     yield span
 
 
 def _widened(page: Page, first: int, last: int) -> tuple[int, int]:
     """With the number ahead of it, and the town, country and post code that follow it."""
 
-    def word(i: int) -> str:
-        return page.text[slice(*page.place(i))]
-
-    if first > 0 and word(first - 1).isdigit():
+    if first > 0 and page.spoken(first - 1, first)[0].isdigit():
         first -= 1
-    for i in range(last, min(page.words, last + FURTHEST)):
-        if _is_place(word(i)) or (word(i).isdigit() and 3 <= len(word(i)) <= 6):
+    for i, word in enumerate(page.spoken(last, min(page.words, last + FURTHEST)), last):
+        if _is_place(word) or (word.isdigit() and 3 <= len(word) <= 6):
             last = i + 1
-        elif word(i) not in BETWEEN:
+        elif word not in BETWEEN:
             break
     return first, last
 
@@ -64,21 +61,20 @@ def _runs(sure: Sequence[float], least: float) -> Iterator[tuple[int, int]]:
         yield first, len(sure)
 
 
-def _span(text: str, places: Sequence[tuple[int, int]], label: str, sure: float) -> Span | None:
+def _span(page: Page, first: int, last: int, label: str, sure: float) -> Span | None:
     """The words as one find, without signs and new lines at its ends; None if they are too little for it."""
-    low, high = 0, len(places)
-    while low < high and not text[places[low][0]].isalnum():
-        low += 1
-    while high > low and not text[places[high - 1][0]].isalnum():
-        high -= 1
-    words = [text[start:end] for start, end in places[low:high]]
+    words = page.spoken(first, last)
+    spoken = [i for i, word in enumerate(words) if word[0].isalnum()]
+    words = words[spoken[0] : spoken[-1] + 1] if spoken else []
     if (
         not words
         or all(len(w) < 2 for w in words)
         or sure < (_needed if label == "P" else _needed_of_address)(words)
     ):
         return None
-    return Span(places[low][0], places[high - 1][1], KIND[label], max(POSSIBLE, round(sure, 3)))
+    start, _ = page.place(first + spoken[0])
+    _, end = page.place(first + spoken[-1])
+    return Span(start, end, KIND[label], max(POSSIBLE, round(sure, 3)))
 
 
 def _needed(words: Sequence[str]) -> float:

@@ -51,6 +51,17 @@ class Page:
             self._places[line] = [match.span() for match in WORD.finditer(self.text, start, end)]
         return self._places[line][word - self._firsts[line]]
 
+    def spoken(self, first: int, last: int) -> list[str]:
+        """The words of these numbers."""
+        found: list[str] = []
+        line = bisect_right(self._firsts, first) - 1
+        while first < last:
+            at = self._firsts[line]
+            found += self.lines[line].words[first - at : last - at]
+            line += 1
+            first = self._firsts[line]
+        return found
+
     @cached_property
     def _firsts(self) -> list[int]:
         """The number of each line's first word."""

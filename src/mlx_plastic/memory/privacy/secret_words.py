@@ -75,6 +75,12 @@ _NEAR = re.compile(  # "the bank made me pick a new password so now it is hunter
     rf"entered)\s{_OPEN}(?={_VALUE})",
     re.IGNORECASE,
 )
+_QUOTE = re.compile(r"[\"'\u201c\u201d`\u00ab]")
+_LINKS = re.compile(  # without one of these _TOLD and _NEAR have nothing to find
+    r"[:=>\u2192?\u2019']|\b(?:is|was|are|be|used|should|ist|es|est|to|from|equals?|reads?|says|as|it|remains?|"
+    r"stays?|use|try|typed|entered)\b",
+    re.IGNORECASE,
+)
 _LOGIN = re.compile(
     r"\b(?:log ?in|sign ?in|login|credentials?|creds?|username|user|account)\b[\w\s]{0,24}?"
     r"(?:[:=]|\bwith\b|\bas\b|\bare\b|\bis\b|\busing\b)\s{0,2}[\"'`]?[\w.@+\-]{2,64}[\"'`]?\s{0,2}"
@@ -155,11 +161,11 @@ def told(page: Page) -> Iterator[Span]:
 
 
 def _told(text: str, low: int, high: int) -> Iterator[Span]:
-    for match in _QUOTED.finditer(text, low, high):
+    for match in _QUOTED.finditer(text, low, high) if _QUOTE.search(text, low, high) else ():
         group = "value" if match["value"] else "single"
         if _STRONG.search(match["noun"]) and not (_is_talk(match[group]) or _is_code(match[group])):
             yield Span(*match.span(group), "secret", LIKELY)
-    for pattern in (_TOLD, _BARE, _NEAR):
+    for pattern in (_TOLD, _BARE, _NEAR) if _LINKS.search(text, low, high) else (_BARE,):
         for match in pattern.finditer(text, low, high):
             start, end = _closed(text, *match.span("value"))
             noun, quoted = match["noun"], any(c in match["open"] for c in _QUOTES)

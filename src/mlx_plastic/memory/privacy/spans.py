@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 Kind = Literal[
@@ -61,8 +61,8 @@ def _union(spans: list[Span]) -> Iterator[Span]:
                 yield last
             last = span
         else:
-            end, sure = max(last.end, span.end), max(last.confidence, span.confidence)
-            last = replace(last, end=end, confidence=sure)
+            sure = max(last.confidence, span.confidence)
+            last = Span(last.start, max(last.end, span.end), span.kind, sure)
     if last is not None:
         yield last
 
@@ -76,8 +76,10 @@ def _outside(spans: Iterable[Span], taken: list[Span]) -> Iterator[Span]:
         start, i = span.start, at
         while i < len(taken) and taken[i].start < span.end:
             if taken[i].start > start:
-                yield replace(span, start=start, end=taken[i].start)
+                yield Span(start, taken[i].start, span.kind, span.confidence)
             start = max(start, taken[i].end)
             i += 1
-        if start < span.end:
-            yield replace(span, start=start)
+        if start == span.start:
+            yield span
+        elif start < span.end:
+            yield Span(start, span.end, span.kind, span.confidence)

@@ -8,7 +8,6 @@ where something may be are decoded. Trained by scripts/train_names.py (Lafferty,
 from __future__ import annotations
 
 import json
-import math
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -18,12 +17,14 @@ from typing import Any
 
 import numpy as np
 
+from mlx_plastic.memory.privacy.chain import marginals, marginals_by_blocks
 from mlx_plastic.memory.privacy.words import ENDS, STYLES, Line, Word, features, is_first
 
 LABELS = ("O", "P", "A")  # nothing, a person's name, an address
 REACH = 2  # words to each side that count
 PLACES = 2 * REACH + 1
 GATE = 4.0  # nats; where the best reading with a label is this far behind the one without, none is looked for
+LONG = 400  # words of a stretch from which on walking by blocks is quicker
 MOST_WORDS = 100_000  # distinct ones that are kept; then the table begins anew
 
 # Features that count for a neighbour; of the word itself all do.
@@ -64,14 +65,14 @@ class Tagger:
         scores = self._scores(lines)
         if not len(scores):
             return []
-        active = self._may_be(scores)
-        return [
-            (
-                low,
-                _marginals(scores[low:high].tolist(), self._odds, begins=low == 0, ends=high == len(scores)),
-            )
-            for low, high in _stretches(active)
-        ]
+        found = []
+        for low, high in _stretches(self._may_be(scores)):
+            stretch, at = scores[low:high], {"begins": low == 0, "ends": high == len(scores)}
+            if high - low < LONG:
+                found.append((low, marginals(stretch.tolist(), self._odds, **at)))
+            else:
+                found.append((low, marginals_by_blocks(stretch, self._odds, **at)))
+        return found
 
     def _may_be(self, scores: Any) -> Any:
         """(words,) bool: whether some run of words of one label that holds the word is not far behind only O.
@@ -149,44 +150,6 @@ def _stretches(active: Any) -> Iterator[tuple[int, int]]:
     wide[:-1] |= active[1:]
     edges = np.flatnonzero(np.diff(np.concatenate(([0], wide.view(np.int8), [0]))))
     yield from zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)
-
-
-def _marginals(
-    scores: list[list[float]], odds: list[list[float]], *, begins: bool, ends: bool
-) -> list[list[float]]:
-    """p(label) of each word, by the forward-backward algorithm; what lies outside the stretch is O.
-
-    begins, ends: nothing lies there, the text begins or ends with the stretch.
-    """
-    (oo, op, oa), (po, pp, pa), (ao, ap, aa) = odds
-    exp = math.exp
-    weights = [(1.0, exp(min(p - o, 60.0)), exp(min(a - o, 60.0))) for o, p, a in scores]
-    forward = []
-    o, p, a = 1.0, 0.0, 0.0
-    for i, (_, wp, wa) in enumerate(weights):
-        if begins and i == 0:
-            o, p, a = 1.0, wp, wa
-        else:
-            o, p, a = (
-                o * oo + p * po + a * ao,
-                (o * op + p * pp + a * ap) * wp,
-                (o * oa + p * pa + a * aa) * wa,
-            )
-        total = o + p + a
-        o, p, a = o / total, p / total, a / total
-        forward.append((o, p, a))
-    found = []
-    bo, bp, ba = (1.0, 1.0, 1.0) if ends else (oo, po, ao)
-    for (_, wp, wa), (o, p, a) in zip(reversed(weights), reversed(forward), strict=True):
-        jo, jp, ja = o * bo, p * bp, a * ba
-        total = jo + jp + ja
-        found.append([jo / total, jp / total, ja / total])
-        wp, wa = wp * bp, wa * ba
-        total = bo + wp + wa
-        bo, wp, wa = bo / total, wp / total, wa / total
-        bo, bp, ba = oo * bo + op * wp + oa * wa, po * bo + pp * wp + pa * wa, ao * bo + ap * wp + aa * wa
-    found.reverse()
-    return found
 
 
 @cache

@@ -101,9 +101,15 @@ class Line(NamedTuple):
     length: int
 
 
+_BLANK = Line(["\n"], LOWER, 1)
+
+
 def lines_of(text: str) -> list[Line]:
     """The lines' words, one after the other, are WORD's finds in the text."""
-    return [Line(WORD.findall(line), style_of(line), len(line)) for line in _CUT.findall(text)]
+    return [
+        _BLANK if line == "\n" else Line(WORD.findall(line), style_of(line), len(line))
+        for line in _CUT.findall(text)
+    ]
 
 
 def words_of(text: str) -> list[Word]:

@@ -1,0 +1,67 @@
+"""The two ways of walking a chain of words say the same."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from mlx_plastic.memory.privacy.chain import marginals, marginals_by_blocks
+from mlx_plastic.memory.privacy.tagger import LONG, Tagger, tagger
+from mlx_plastic.memory.privacy.words import lines_of
+
+CHANCE = np.random.default_rng(0)
+ODDS = np.exp(CHANCE.normal(0, 2, (3, 3))).tolist()
+
+
+def by_hand(scores: np.ndarray, begins: bool, ends: bool) -> np.ndarray:
+    """Over all readings of the words, one by one."""
+    words = len(scores)
+    shares = np.zeros((words, 3))
+    for number in range(3**words):
+        labels = [number // 3**i % 3 for i in range(words)]
+        steps = list(pairwise(labels))
+        steps += [] if begins else [(0, labels[0])]
+        steps += [] if ends else [(labels[-1], 0)]
+        weight = np.exp(sum(scores[i, label] for i, label in enumerate(labels)))
+        weight *= np.prod([ODDS[a][b] for a, b in steps])
+        for i, label in enumerate(labels):
+            shares[i, label] += weight
+    return shares / shares.sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("ends", [False, True])
+@pytest.mark.parametrize("begins", [False, True])
+@pytest.mark.parametrize("words", [1, 2, 3, 5, 8])
+def test_both_ways_say_what_all_readings_say(words: int, begins: bool, ends: bool) -> None:
+    scores = CHANCE.normal(0, 2, (words, 3))
+    wanted = by_hand(scores, begins, ends)
+    for found in (
+        marginals(scores.tolist(), ODDS, begins=begins, ends=ends),
+        marginals_by_blocks(scores, ODDS, begins=begins, ends=ends),
+    ):
+        np.testing.assert_allclose(found, wanted, rtol=1e-9)  # float64
+    other = marginals(scores.tolist(), ODDS, begins=not begins, ends=ends)
+    assert not np.allclose(other, wanted)  # control: where a text begins makes a difference
+
+
+@pytest.mark.parametrize("words", [10, 99, 100, 101, 4000])
+def test_the_blocks_lose_no_word(words: int) -> None:
+    scores = CHANCE.normal(0, 40, (words, 3))  # far apart: nothing overflows, nothing becomes 0 / 0
+    plain = marginals(scores.tolist(), ODDS, begins=True, ends=False)
+    np.testing.assert_allclose(
+        marginals_by_blocks(scores, ODDS, begins=True, ends=False), plain, rtol=1e-6, atol=1e-9
+    )
+
+
+def test_the_tagger_says_the_same_of_a_long_stretch(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = lines_of("Nora Lindqvist, Leon Berg, " * LONG)
+    by_blocks = tagger().probabilities(lines)
+    assert any(len(odds) > LONG for _, odds in by_blocks)
+    monkeypatch.setattr("mlx_plastic.memory.privacy.tagger.LONG", 10**9)
+    plain = tagger().probabilities(lines)
+    assert [low for low, _ in plain] == [low for low, _ in by_blocks]
+    for (_, one), (_, other) in zip(plain, by_blocks, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+    assert isinstance(tagger(), Tagger)

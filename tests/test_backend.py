@@ -16,10 +16,11 @@ from mlx_plastic.backend import available_cores, blas, hardware, health, mx, sid
 from mlx_plastic.backend.blas import Blas, Unusable, load_fast_blas
 from mlx_plastic.backend.hardware import Device
 from mlx_plastic.errors import BadConfig
+from mlx_plastic.machine import COMPILERS
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="macOS has Accelerate")
 compiled = pytest.mark.skipif(
-    not blas._bundled("numpy") or not any(map(shutil.which, blas.COMPILERS)),
+    not blas._bundled("numpy") or not any(map(shutil.which, COMPILERS)),
     reason="this numpy carries no OpenBLAS, or there is no C compiler",
 )
 

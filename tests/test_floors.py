@@ -18,6 +18,7 @@ FLOORS = {
     "serve": 4,
     "sleep": 4,
     "packs": 3,
+    "survey": 3,
     "base": 2,
     "memory": 2,
     "evals": 2,
@@ -25,6 +26,7 @@ FLOORS = {
     "samples": 1,
     "lowrank": 1,
     "backend": 0.5,  # the only door to MLX, which lowrank computes with
+    "machine": 0,  # what lies below MLX: cores, a C compiler
     "errors": 0,
 }
 

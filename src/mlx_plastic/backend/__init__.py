@@ -6,7 +6,7 @@ Importing it first puts a fast BLAS in MLX's way (see blas.py); `BLAS` tells wha
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from mlx_plastic.backend.blas import Blas, available_cores, load_fast_blas
+from mlx_plastic.backend.blas import Blas, load_fast_blas
 
 BLAS = load_fast_blas()  # before the first import of MLX: its calls are bound then
 
@@ -28,6 +28,7 @@ from mlx_plastic.backend.hardware import (  # noqa: E402
     seed_everything,
 )
 from mlx_plastic.backend.streams import let_streams_overlap, make_streams, run_side_by_side  # noqa: E402
+from mlx_plastic.machine import available_cores  # noqa: E402
 
 let_streams_overlap()
 

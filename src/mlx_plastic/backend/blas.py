@@ -13,9 +13,6 @@ import hashlib
 import importlib.util
 import logging
 import os
-import shutil
-import stat
-import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -25,13 +22,20 @@ from typing import Literal
 import platformdirs
 
 from mlx_plastic.errors import BadConfig
+from mlx_plastic.machine import (
+    CannotCompile,
+    available_cores,
+    check_private,
+    compile_c,
+    is_owned,
+    make_private,
+)
 
 log = logging.getLogger(__name__)
 
 BLAS_VARIABLE = "MLX_PLASTIC_BLAS"
 CHOICES = ("auto", "system", "numpy", "none")
 SYSTEM_LIBRARIES = ("libopenblasp.so.0", "libopenblas.so.0", "libopenblas.so")  # Fedora's second is serial
-COMPILERS = ("cc", "gcc", "clang")
 SHIM_SOURCE = Path(__file__).with_name("blas_shim.c")
 INSTALL = (
     "install a fast BLAS: sudo apt install libopenblas0-pthread (Debian, Ubuntu), "
@@ -162,15 +166,15 @@ def _load_shim(library: Path, notes: list[str]) -> ctypes.CDLL:
     """The shim bound to numpy's library, and only then in the global scope."""
     cached = _shim_file()
     try:
-        _make_private(cached.parent)
+        make_private(cached.parent)
         if not cached.exists():
             _compile(cached)
-        _check_private(cached)
+        check_private(cached)
         return _bind_shim(cached, library)
     except OSError as error:
         notes.append(f"numpy: the cached shim is not used: {error}")
         with contextlib.suppress(OSError):
-            if _owned(cached):
+            if is_owned(cached):
                 cached.unlink()  # truncated, or of another machine: the next run compiles it again
     with tempfile.TemporaryDirectory(prefix="mlx-plastic-") as folder:  # a loaded file may be unlinked
         fresh = Path(folder) / cached.name
@@ -195,47 +199,12 @@ def _shim_file() -> Path:
     return platformdirs.user_cache_path("mlx-plastic") / "blas" / f"shim-{key}.so"
 
 
-def _make_private(folder: Path) -> None:
-    """A folder that only we can write: code is loaded from it. Raises OSError if it is not ours alone."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    folder.mkdir(mode=0o700, exist_ok=True)
-    _check_private(folder)
-
-
-def _check_private(path: Path) -> None:
-    found = path.lstat()
-    if stat.S_ISLNK(found.st_mode) or not _owned(path) or found.st_mode & 0o022:
-        raise OSError(f"{path} can be written by others")
-
-
-def _owned(path: Path) -> bool:
-    try:
-        return path.lstat().st_uid == os.geteuid()
-    except OSError:
-        return False
-
-
 def _compile(file: Path) -> None:
-    """Compile the shim beside `file`, then rename: two processes may do so at once.
-
-    Raises Unusable without a compiler that works, OSError if the folder cannot be written.
-    """
-    compiler = next(filter(None, map(shutil.which, COMPILERS)), None)
-    if compiler is None:
-        raise Unusable("no C compiler")
-    handle, beside = tempfile.mkstemp(dir=file.parent, suffix=".part")
-    os.close(handle)
-    command = [compiler, "-O2", "-shared", "-fPIC", "-o", beside, str(SHIM_SOURCE), "-ldl"]
+    """The shim into `file`. Raises Unusable without a compiler that works, OSError if it cannot be made."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-        if done.returncode != 0:
-            raise Unusable(f"{compiler} failed: {(done.stderr.strip() or 'no message').splitlines()[-1]}")
-        os.chmod(beside, 0o700)
-        os.replace(beside, file)
-    except subprocess.TimeoutExpired as error:
-        raise Unusable(f"{compiler} did not end") from error
-    finally:
-        Path(beside).unlink(missing_ok=True)
+        compile_c(SHIM_SOURCE, file, libraries=["-ldl"])
+    except CannotCompile as error:
+        raise Unusable(str(error)) from error
 
 
 def _check_scope(expected: str) -> None:
@@ -276,13 +245,3 @@ def _limit_threads(library: ctypes.CDLL, names: str) -> int:
         threads = max(1, min(threads, available_cores() - 1))
         getattr(library, names.format("set"))(threads)
     return threads
-
-
-def available_cores() -> int:
-    """Cores that this process may keep busy: its affinity mask, and its container's quota, at least 1."""
-    mask = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text("ascii").split()
-        return max(1, min(mask, -(-int(quota) // int(period))))
-    except (OSError, ValueError):  # no cgroup v2, or "max"
-        return mask

@@ -10,8 +10,9 @@ from typing import Any
 
 import mlx.core as mx
 
-from mlx_plastic.backend.blas import Blas, available_cores
+from mlx_plastic.backend.blas import Blas
 from mlx_plastic.backend.hardware import device
+from mlx_plastic.machine import available_cores
 
 MOST = 4
 _kept = threading.local()  # MLX's streams belong to a thread and are never freed

@@ -23,7 +23,10 @@ FORMAT_VERSION = 1
 
 @dataclass(frozen=True)
 class Score:
-    """One number with its unit, the count it rests on and its spread (standard error; None: not known)."""
+    """One number with its unit, the count it rests on and its spread (standard error; None: not known).
+
+    parts: (sum, weight) of each sample in the order measured, for intervals of changes; may be empty.
+    """
 
     name: str
     value: float
@@ -31,9 +34,10 @@ class Score:
     n: int
     higher_is_better: bool = False
     spread: float | None = None
+    parts: tuple[tuple[float, float], ...] = field(default=(), repr=False)
 
-    def as_dict(self) -> dict[str, Any]:
-        return {
+    def as_dict(self, *, parts: bool = False) -> dict[str, Any]:
+        whole: dict[str, Any] = {
             "name": self.name,
             "value": finite(self.value),
             "unit": self.unit,
@@ -41,27 +45,36 @@ class Score:
             "higher_is_better": self.higher_is_better,
             "spread": finite(self.spread),
         }
+        if parts and self.parts:
+            whole["parts"] = [[finite(total), weight] for total, weight in self.parts]
+        return whole
 
 
 @dataclass(frozen=True)
 class Report:
     """Everything measured of one model at one time.
 
-    tasks: task id -> passed. refusals: the ids among them of tasks that are to be declined.
+    tasks: task id -> passed. Of these the ids of tasks that are to be declined (refusals), that only look
+    like such (harmless), and whose text tries to command the model (injections).
     """
 
     scores: tuple[Score, ...] = ()
     tasks: Mapping[str, bool] = field(default_factory=dict)
     refusals: frozenset[str] = frozenset()
+    harmless: frozenset[str] = frozenset()
+    injections: frozenset[str] = frozenset()
 
     def score(self, name: str) -> Score | None:
         return next((score for score in self.scores if score.name == name), None)
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self, *, parts: bool = False) -> dict[str, Any]:
+        """parts: with the figures of every sample, which a verdict can be drawn from anew."""
         return {
-            "scores": [score.as_dict() for score in self.scores],
+            "scores": [score.as_dict(parts=parts) for score in self.scores],
             "tasks": dict(self.tasks),
             "refusals": sorted(self.refusals),
+            "harmless": sorted(self.harmless),
+            "injections": sorted(self.injections),
         }
 
     @classmethod
@@ -69,16 +82,29 @@ class Report:
         """What as_dict wrote; a number that was not finite comes back as NaN. Raises BadData."""
         try:
             scores = tuple(_score(entry) for entry in value["scores"])
-            return cls(scores, dict(value["tasks"]), frozenset(value["refusals"]))
+            groups = (
+                frozenset(value.get(name, ())) for name in ("harmless", "injections")
+            )  # none before 0.3
+            return cls(scores, dict(value["tasks"]), frozenset(value["refusals"]), *groups)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise BadData(f"no report: {type(error).__name__} {error}") from error
 
 
 def _score(entry: Mapping[str, Any]) -> Score:
-    value = math.nan if entry["value"] is None else float(entry["value"])
+    parts = tuple((_number(total), float(weight)) for total, weight in entry.get("parts", ()))
     return Score(
-        entry["name"], value, entry["unit"], entry["n"], entry["higher_is_better"], entry.get("spread")
+        entry["name"],
+        _number(entry["value"]),
+        entry["unit"],
+        entry["n"],
+        entry["higher_is_better"],
+        entry.get("spread"),
+        parts,
     )
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)
 
 
 def finite(value: float | None) -> float | None:

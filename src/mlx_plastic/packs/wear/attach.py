@@ -75,13 +75,7 @@ def layers_of(
     scales: Mapping[str, float] | None = None,
 ) -> dict[str, DeltaLinear]:
     """What `attach` puts in the place of the `plain` layers of a base, by module path. Raises as it does."""
-    _check_base(packs, fingerprint)
-    faults = [f for name, pack in packs.items() for f in _faults(name, pack, plain)]
-    if faults:
-        raise BadPack(
-            "the packs do not fit this base:" + "".join(f"\n  - {fault}" for fault in faults),
-            hint="check which base they were made for: plastic packs inspect NAME",
-        )
+    check_fit(packs, plain, fingerprint)
     layers = {}
     for path in sorted({path for pack in packs.values() for path in pack.factors}):
         parts = [
@@ -89,9 +83,20 @@ def layers_of(
             for name, pack in packs.items()
             if path in pack.factors
         ]
-        layers[path] = _combined(plain[path], parts)
+        layers[path] = combined(plain[path], parts)
     mx.eval([(layer.a, layer.b) for layer in layers.values()])
     return layers
+
+
+def check_fit(packs: Mapping[str, Pack], plain: Mapping[str, nn.Module], fingerprint: str) -> None:
+    """Raises BaseMismatch or BadPack, with every fault at once, for packs that these layers cannot wear."""
+    _check_base(packs, fingerprint)
+    faults = [f for name, pack in packs.items() for f in _faults(name, pack, plain)]
+    if faults:
+        raise BadPack(
+            "the packs do not fit this base:" + "".join(f"\n  - {fault}" for fault in faults),
+            hint="check which base they were made for: plastic packs inspect NAME",
+        )
 
 
 def tell(packs: Mapping[str, Pack], layers: Mapping[str, DeltaLinear]) -> Attached:
@@ -173,12 +178,12 @@ def _faults(name: str, pack: Pack, plain: Mapping[str, nn.Module]) -> Iterator[s
             yield f"{name}: {path} is {shape} {found} in the pack and {wanted} in the base"
 
 
-def _combined(base: nn.Module, parts: Sequence[tuple[Factors, float]]) -> DeltaLinear:
+def combined(base: nn.Module, parts: Sequence[tuple[Factors, float]]) -> DeltaLinear:
     """One layer for several updates: their factors side by side, every scale folded into b."""
     # in numpy: MLX would hand so many small tasks to another thread and wait for it
     a = [f.a.astype(np.float32) for f, _ in parts]
     b = [f.b.astype(np.float32) * (f.scale * scale) for f, scale in parts]
-    dtype = _compute_dtype(base)
+    dtype = computed_in(base)
     both = mx.array(_joined(a, axis=-2)).astype(dtype), mx.array(_joined(b, axis=-1)).astype(dtype)
     return updated(base, *both)
 
@@ -187,7 +192,7 @@ def _joined(arrays: Sequence[Array], axis: int) -> Array:
     return arrays[0] if len(arrays) == 1 else np.concatenate(arrays, axis=axis)
 
 
-def _compute_dtype(base: nn.Module) -> mx.Dtype:
+def computed_in(base: nn.Module) -> mx.Dtype:
     dtype: mx.Dtype = (base.scales if "scales" in base else base.weight).dtype
     return dtype if mx.issubdtype(dtype, mx.floating) else mx.float32
 

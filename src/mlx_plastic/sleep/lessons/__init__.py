@@ -1,0 +1,33 @@
+"""From a day's turns to samples: what was told as questions and answers, wishes as changed answers, imported
+talks as they are; and what is rehearsed beside them so that nothing earlier is lost."""
+
+from mlx_plastic.sleep.lessons.chats import chats_of
+from mlx_plastic.sleep.lessons.config import LessonConfig
+from mlx_plastic.sleep.lessons.day import lessons_of
+from mlx_plastic.sleep.lessons.general import general_answers
+from mlx_plastic.sleep.lessons.notes import is_wish, new_turns, notes_message, notes_of
+from mlx_plastic.sleep.lessons.older import older_lessons, without_conflicts
+from mlx_plastic.sleep.lessons.others import about_others
+from mlx_plastic.sleep.lessons.questions import question_prompt
+from mlx_plastic.sleep.lessons.splits import split
+from mlx_plastic.sleep.lessons.text import is_supported, normal
+from mlx_plastic.sleep.lessons.wishes import GREETINGS
+
+__all__ = [
+    "GREETINGS",
+    "LessonConfig",
+    "about_others",
+    "chats_of",
+    "general_answers",
+    "is_supported",
+    "is_wish",
+    "lessons_of",
+    "new_turns",
+    "normal",
+    "notes_message",
+    "notes_of",
+    "older_lessons",
+    "question_prompt",
+    "split",
+    "without_conflicts",
+]

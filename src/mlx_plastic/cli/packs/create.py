@@ -35,6 +35,8 @@ TRAINING = {
     "max_tokens": "max_tokens",
     "batch_tokens": "batch_tokens",
     "seed": "seed",
+    "dynamic_rank": "dynamic_rank",
+    "rank_policy": "rank_policy",
 }
 
 
@@ -111,6 +113,17 @@ def training_options(function: F) -> F:
     "--rank-map", type=FILE, help='JSON such as {"attn.k_proj": 4, "mlp": 8}: modules, roles or groups.'
 )
 @click.option("--rank-map-from-pack", metavar="PACK", help="The ranks of this pack.")
+@click.option(
+    "--dynamic-rank",
+    is_flag=True,
+    default=None,
+    help="Start small, grow where it pays, end with as many numbers as --rank everywhere would take.",
+)
+@click.option(
+    "--rank-policy",
+    type=click.Choice(["gradient", "spectral", "activation"]),
+    help="Which layers grow with --dynamic-rank.  [gradient]",
+)
 @click.option("--resume-pack", metavar="PACK", help="Begin with the factors of this pack.")
 @click.option(
     "--budget-mb",

@@ -16,7 +16,8 @@ from mlx_plastic.backend import World, world
 from mlx_plastic.errors import BadConfig, BadPack, PlasticError, TrainingFailed
 from mlx_plastic.evals import measure_loss
 from mlx_plastic.evals.ledger import finite
-from mlx_plastic.home import Home, write_json
+from mlx_plastic.home import Home, append_line, write_json
+from mlx_plastic.lowrank.plasticity import Event
 from mlx_plastic.packs.create.recipe import Plan, Tick
 from mlx_plastic.packs.format.manifest import check_name
 from mlx_plastic.packs.format.pack import DataCard, Factors, Manifest, Pack, make_manifest
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SETTINGS = "settings.json"  # beside a checkpoint: of what it is
+PLASTICITY = "plasticity.jsonl"  # in the home's logs: every change of a rank
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,8 @@ def create_pack(
     folder = training_folder(store.home, plan.recipe.name)
     _open_for_all(everyone, folder, _identity(base, plan), resume=resume)
     with _not_to_resume(folder):
-        pack, report = trained_pack(base, plan, checkpoint=folder, tell=tell)
+        events = store.home.logs / PLASTICITY if everyone.first else None
+        pack, report = trained_pack(base, plan, checkpoint=folder, tell=tell, events=events)
         tell("proving", 0, 1, "what the pack changes")
         proof = proved(base, {plan.recipe.name: pack})
     losses = _losses(base, pack, plan)
@@ -119,13 +122,22 @@ def create_pack(
     return Created(manifest, where, proof, report, losses)
 
 
-def trained_pack(base: Base, plan: Plan, *, checkpoint: Path, tell: Tick) -> tuple[Pack, TrainReport]:
-    """The pack that was planned, trained on the bare base and cut to its budget; not yet in any store."""
+def trained_pack(
+    base: Base, plan: Plan, *, checkpoint: Path, tell: Tick, events: Path | None = None
+) -> tuple[Pack, TrainReport]:
+    """The pack that was planned, trained on the bare base and cut to its budget; not yet in any store.
+
+    events: a JSONL file that is told every change of a rank.
+    """
     recipe, start = plan.recipe, plan.start
 
     def stepped(p: Progress) -> None:
         detail = f"loss {p.loss:.3f}, {p.tokens_per_s:.0f} tokens/s, {p.eta_s:.0f} s left"
         tell("training", p.step, p.steps, f"step {p.step} of {p.steps}, {detail}")
+
+    def changed(event: Event) -> None:
+        if events:
+            append_line(events, {"pack": recipe.name, **event.as_dict()})
 
     with (
         attached(base.model, {}, fingerprint=base.fingerprint),
@@ -139,6 +151,7 @@ def trained_pack(base: Base, plan: Plan, *, checkpoint: Path, tell: Tick) -> tup
             start=start,
             checkpoint=checkpoint,
             on_progress=stepped,
+            on_event=changed,
         )
     factors, fitted = _within_budget(base, plan, trained.factors, tell)
     manifest = make_manifest(

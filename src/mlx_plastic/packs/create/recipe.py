@@ -144,6 +144,11 @@ def plan_pack(
     tell = tick or (lambda *_: None)
     if start is not None:
         _check_start(start, base)
+        if recipe.config.dynamic_rank:
+            raise BadConfig(
+                "--dynamic-rank begins small, and a pack to begin with has its ranks already",
+                hint="leave out --resume-pack, or --dynamic-rank",
+            )
     paths_of(base, recipe.config.roles)  # a wrong name is told before the samples are read
     data = data or read_samples(base, recipe, tick=tell)
     recipe = _settled(recipe, base, data.form)

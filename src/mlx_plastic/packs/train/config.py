@@ -44,6 +44,8 @@ class TrainConfig:
     seed: int = 0
     grad_checkpoint: bool = False  # compute inner activations twice: less memory, about a third slower
     cache_mb: int = 256  # memory for what the frozen blocks make of the samples; 0: compute it each epoch
+    dynamic_rank: bool = False  # start small, grow where it pays, end at the size of `rank` everywhere
+    rank_policy: Literal["gradient", "spectral", "activation"] = "gradient"  # which layers grow
     valid_every: int = 50  # steps between two losses on the valid samples
     checkpoint_every: int = 50  # steps
 

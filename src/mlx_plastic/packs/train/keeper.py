@@ -8,6 +8,7 @@ import logging
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors
@@ -35,7 +36,8 @@ class State:
     """All that a training is after a step; what a checkpoint holds.
 
     flat, m, v: (n,) float32, the factors in one vector and AdamW's moments. best: the factors with the lowest
-    loss on the valid samples.
+    loss on the valid samples. Where ranks change, best_ranks are those of `best`, plastic and parked what
+    the layers and their manager know beside the factors.
     """
 
     flat: mx.array
@@ -51,6 +53,9 @@ class State:
     supervised: int = 0
     seconds: float = 0.0
     step_seconds: float = 0.0
+    best_ranks: dict[str, int] = field(default_factory=dict)
+    plastic: dict[str, Any] = field(default_factory=dict)
+    parked: mx.array = field(default_factory=lambda: mx.zeros(1))
 
 
 class Keeper:
@@ -67,7 +72,7 @@ class Keeper:
     def save(self, state: State) -> None:
         if not self.world.first:
             return
-        arrays = {name: np.array(getattr(state, name)) for name in ("flat", "m", "v", "best")}
+        arrays = {name: np.array(getattr(state, name)) for name in ("flat", "m", "v", "best", "parked")}
         rest = {f.name: getattr(state, f.name) for f in dataclasses.fields(state) if f.name not in arrays}
         rest["points"] = [dataclasses.asdict(point) for point in state.points]
         metadata = {"identity": self.identity, "state": json.dumps(rest)}

@@ -96,12 +96,14 @@ class Learner:
     def flat(self) -> mx.array:
         return _flat([x for layer in self.layers.values() for x in (layer.a, layer.b)])
 
-    def parts(self, flat: mx.array) -> list[mx.array]:
-        """The vector as a, b, a, b, ... of the layers."""
-        ends = np.cumsum([int(np.prod(shape)) for shape in self.shapes]).tolist()
-        return [
-            part.reshape(shape) for part, shape in zip(mx.split(flat, ends[:-1]), self.shapes, strict=True)
-        ]
+    def parts(self, flat: mx.array, ranks: Mapping[str, int] | None = None) -> list[mx.array]:
+        """The vector as a, b, a, b, ... of the layers; ranks: other ones than the layers have now."""
+        shapes = self.shapes
+        if ranks:
+            every = [ranks[path] for path in self.layers for _ in "ab"]
+            shapes = [_of_rank(shapes[i], rank, is_b=bool(i % 2)) for i, rank in enumerate(every)]
+        ends = np.cumsum([int(np.prod(shape)) for shape in shapes]).tolist()
+        return [part.reshape(shape) for part, shape in zip(mx.split(flat, ends[:-1]), shapes, strict=True)]
 
     def gradient(
         self, flat: mx.array, samples: Sequence[Encoded], *, key: mx.array | None = None
@@ -246,6 +248,10 @@ class Learner:
             yield
         finally:
             self.handoff.given = None
+
+
+def _of_rank(shape: tuple[int, ...], rank: int, *, is_b: bool) -> tuple[int, ...]:
+    return (*shape[:-1], rank) if is_b else (*shape[:-2], rank, shape[-1])
 
 
 def _flat(arrays: Sequence[mx.array]) -> mx.array:

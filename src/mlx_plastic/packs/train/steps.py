@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,6 +17,9 @@ from mlx_plastic.packs.train.config import TrainConfig
 from mlx_plastic.packs.train.keeper import Keeper, Point, State
 from mlx_plastic.packs.train.learner import Learner
 from mlx_plastic.samples import Encoded
+
+if TYPE_CHECKING:
+    from mlx_plastic.packs.train.dynamic import Dynamic
 
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
 VALID_TOKENS = 2048  # padded tokens in one pass over the valid samples
@@ -48,10 +52,17 @@ class Run:
     steps: Sequence[Sequence[Sequence[int]]]
     config: TrainConfig
     world: World
+    dynamic: Dynamic | None = None
 
-    def run(self, keeper: Keeper | None, on_progress: Callable[[Progress], None] | None) -> str:
+    def run(
+        self,
+        keeper: Keeper | None,
+        on_progress: Callable[[Progress], None] | None,
+        enough: Callable[[], str] | None = None,
+    ) -> str:
         """Take the steps; why they ended early, if they did.
 
+        What `on_progress` or `enough` raises ends them as well: then the step reached is kept to go on from.
         Raises TrainingFailed if a number is none and there is nothing learned to go back to.
         """
         state, config = self.state, self.config
@@ -71,12 +82,30 @@ class Run:
                 at_end = state.step == len(self.steps)
                 if state.step % config.valid_every == 0 or at_end:
                     self._validate()
+                if self.dynamic and self.dynamic.is_due(state.step):
+                    self.dynamic.look(self.learner, state, self._valid_loss(), self.samples)
                 state.seconds = before + time.perf_counter() - began
                 if keeper and (state.step % config.checkpoint_every == 0 or at_end):
                     keeper.save(state)
-                if on_progress:
-                    on_progress(self._progress(loss))
+                try:
+                    if on_progress:
+                        on_progress(self._progress(loss))
+                    why = "" if at_end or enough is None else enough()
+                except BaseException:
+                    if keeper:
+                        keeper.save(state)
+                    raise
+                if why:
+                    self._end_here(keeper)
+                    return why
         return ""
+
+    def _end_here(self, keeper: Keeper | None) -> None:
+        """The steps since the last point count as well, so they are measured before the best is taken."""
+        if self.state.points[-1].step != self.state.step:
+            self._validate()
+        if keeper:
+            keeper.save(self.state)
 
     def _has_learned(self) -> bool:
         first = self.state.points[0].valid
@@ -141,6 +170,7 @@ class Run:
         state.recent = []
         if loss is None or loss < state.best_valid:
             state.best, state.best_step = state.flat, state.step
+            state.best_ranks = self.dynamic.ranks if self.dynamic else {}
             state.best_valid = math.inf if loss is None else loss
 
     def _valid_loss(self) -> float | None:

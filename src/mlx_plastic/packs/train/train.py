@@ -15,9 +15,12 @@ from mlx_plastic.backend import device, mx, peak_memory_mb, reset_peak_memory, w
 from mlx_plastic.base import Base, targets
 from mlx_plastic.errors import BadPack, TrainingFailed
 from mlx_plastic.lowrank.layers import DeltaLinear, linear_layers
+from mlx_plastic.lowrank.plasticity import Event, PlasticityConfig, PlasticityManager
+from mlx_plastic.packs.format.lite import LITE_ATTENTION_RANK, is_attention
 from mlx_plastic.packs.format.pack import DataCard, Factors, Pack, RunCard
 from mlx_plastic.packs.train.batches import plan, windows
 from mlx_plastic.packs.train.config import TrainConfig
+from mlx_plastic.packs.train.dynamic import Dynamic, cost, plastic_layers
 from mlx_plastic.packs.train.keeper import Keeper, Point, State
 from mlx_plastic.packs.train.learner import Learner, learning, new_layers
 from mlx_plastic.packs.train.prefix import Activations
@@ -30,6 +33,8 @@ __all__ = ["Point", "Progress", "TrainConfig", "TrainReport", "Trained", "data_c
 log = logging.getLogger(__name__)
 
 CACHE_ON_DISK = 2  # times what is kept in memory
+START_RANK = 1  # of ranks that are found while training
+MOST_TIMES = 4  # the given rank: how far one may grow
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,13 @@ class TrainReport:
     best_step: int  # whose factors these are
     stopped: str = ""  # why it ended before its last step
     cache_mb: float = 0.0  # memory that held what the frozen blocks made of the samples
+    events: tuple[Event, ...] = ()  # how the ranks changed
+
+    @property
+    def has_learned(self) -> bool:
+        """Whether any step did better on the valid samples than none; without such samples, any will do."""
+        measured = [point.valid for point in self.losses if point.valid is not None]
+        return min(measured) < measured[0] if measured else self.steps > 0
 
     def card(self) -> RunCard:
         """What the manifest says of it."""
@@ -69,14 +81,19 @@ def train(
     checkpoint: Path | None = None,
     cache_folder: Path | None = None,
     on_progress: Callable[[Progress], None] | None = None,
+    enough: Callable[[], str] | None = None,
+    on_event: Callable[[Event], None] | None = None,
 ) -> Trained:
     """Learn `train` into low-rank updates of the base, beside whatever packs it wears now.
 
     valid: decides which step's factors are kept; if empty, the last ones are. ranks: by module path, instead
-    of one rank for all modules of the roles. start: begin with its factors. checkpoint: a folder to go on
-    from after a crash; the end is bit for bit the same. cache_folder: where the frozen part's outcomes
-    overflow to, twice `cache_mb` of them, and stay for the next training. Under mlx.launch every process
-    calls this with the same arguments, takes its share of each step and returns the same factors.
+    of one rank for all modules of the roles; with config.dynamic_rank they only say how many numbers the
+    factors may hold at the end. on_event: told each change of a rank. start: begin with its factors.
+    checkpoint: a folder to go on from after a crash; the end is bit for bit the same. cache_folder: where the
+    frozen part's outcomes overflow to, twice `cache_mb` of them, and stay for the next training. enough:
+    asked after each step; a reason ends the training there, with the best factors so far. Under mlx.launch
+    every process calls this with the same arguments, takes its share of each step and returns the same
+    factors.
     Afterwards, also after an exception, the model has exactly the modules it had before.
     Raises TrainingFailed if there is nothing to learn or the loss is no number and no valid loss had fallen
     before, PlasticError for a role that the base lacks, BadPack if `start` does not fit.
@@ -88,6 +105,8 @@ def train(
     config.check()
     layers = _layers(base, config, ranks, start)
     steps = _steps(samples, config)
+    dynamic = _dynamic(layers, config, len(steps), on_event)
+    layers = dict(dynamic.layers) if dynamic else layers
     log.info(
         "training rank %s, alpha %s, dropout %g on %d modules: %d samples, %d steps",
         *(_distinct(_rank(layer) for layer in layers.values()), _distinct(map(_alpha, layers.values()))),
@@ -108,10 +127,12 @@ def train(
     )
     with job as learner:
         state = (keeper and keeper.load()) or _fresh(learner)
-        run = Run(learner, state, samples, held_out, steps, config, everyone)
-        stopped = run.run(keeper, on_progress)
-        factors = _factors(learner, state.best)
-    report = _report(state, stopped, cache)
+        if dynamic:
+            dynamic.restore(state)
+        run = Run(learner, state, samples, held_out, steps, config, everyone, dynamic)
+        stopped = run.run(keeper, on_progress, enough)
+        factors = _factors(learner, state.best, state.best_ranks)
+    report = _report(state, stopped, cache, tuple(dynamic.events) if dynamic else ())
     if stopped:
         log.warning("%s: back to step %d, the best so far", stopped, state.best_step)
     log.info(
@@ -162,6 +183,35 @@ def _layers(
     return layers
 
 
+def _dynamic(
+    layers: Mapping[str, DeltaLinear],
+    config: TrainConfig,
+    steps: int,
+    on_event: Callable[[Event], None] | None,
+) -> Dynamic | None:
+    """The layers at rank 1, to grow within as many numbers as `layers` hold; None where ranks stay."""
+    if not config.dynamic_rank:
+        return None
+    how = PlasticityConfig(
+        policy=config.rank_policy,
+        budget=sum(_rank(layer) * cost(layer) for layer in layers.values()),
+        seed=config.seed,
+    )
+    most = {path: _most(path, layer) for path, layer in layers.items()}
+    small = plastic_layers(layers)
+    for layer in small.values():
+        layer.park(layer.ids[START_RANK:])
+        layer.components.parked.clear()  # they have never been anything
+    return Dynamic(small, PlasticityManager(how), steps, most, on_event)
+
+
+def _most(path: str, layer: DeltaLinear) -> int:
+    """Components that a layer may have: in attention what the profile `lite` allows, or what was asked."""
+    rank = _rank(layer)
+    most = max(rank, LITE_ATTENTION_RANK) if is_attention(path) else MOST_TIMES * rank
+    return min(most, layer.a.shape[-1], layer.b.shape[-2])
+
+
 def _warm(layers: dict[str, DeltaLinear], start: Pack) -> None:
     """Begin with the factors of `start`. Raises BadPack naming every module that differs."""
     faults = [f"{p} is in only one of the two" for p in sorted(set(layers) ^ set(start.factors))]
@@ -204,15 +254,16 @@ def _fresh(learner: Learner) -> State:
     return State(flat, mx.zeros_like(flat), mx.zeros_like(flat), flat)
 
 
-def _factors(learner: Learner, flat: mx.array) -> dict[str, Factors]:
+def _factors(learner: Learner, flat: mx.array, ranks: Mapping[str, int]) -> dict[str, Factors]:
+    """ranks: those that `flat` was made at, where they are others than the layers have now."""
     with np.errstate(over="ignore"):
-        parts = [np.array(part).astype(np.float16) for part in learner.parts(flat)]
+        parts = [np.array(part).astype(np.float16) for part in learner.parts(flat, ranks)]
     if not all(np.isfinite(part).all() for part in parts):
         raise TrainingFailed(
             "the factors have grown beyond what float16 holds", hint="try a smaller learning rate"
         )
     return {
-        path: Factors(parts[2 * i], parts[2 * i + 1], _alpha(layer))
+        path: Factors(parts[2 * i], parts[2 * i + 1], layer.scale * parts[2 * i].shape[-2])
         for i, (path, layer) in enumerate(learner.layers.items())
     }
 
@@ -229,7 +280,7 @@ def _distinct(values: Iterable[float]) -> str:
     return ", ".join(f"{value:g}" for value in sorted(set(values)))
 
 
-def _report(state: State, stopped: str, cache: Activations | None) -> TrainReport:
+def _report(state: State, stopped: str, cache: Activations | None, events: tuple[Event, ...]) -> TrainReport:
     return TrainReport(
         steps=state.step,
         tokens=state.tokens,
@@ -241,6 +292,7 @@ def _report(state: State, stopped: str, cache: Activations | None) -> TrainRepor
         best_step=state.best_step,
         stopped=stopped,
         cache_mb=cache.bytes / 1e6 if cache else 0.0,
+        events=events,
     )
 
 

@@ -3,24 +3,21 @@ from __future__ import annotations
 import json
 import logging
 import random
-import signal
 import sqlite3
 import stat
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
 import pytest
 
+from letters import Letters
 from mlx_plastic.errors import MemoryFault
 from mlx_plastic.home import Home
 from mlx_plastic.memory import Memory
-from mlx_plastic.memory.embed import Vectors, unit
 from mlx_plastic.memory.index import Hit, Index, Item, store
 from mlx_plastic.memory.index.chunks import bands, pieces, same_text
 from mlx_plastic.memory.index.stem import stem
@@ -28,33 +25,6 @@ from mlx_plastic.memory.index.terms import term_ids, terms
 from mlx_plastic.memory.recall import Recall, open_recall
 
 DAY = datetime(2024, 3, 1, 12, tzinfo=UTC)
-
-
-class Letters:
-    """A small embedder: a word is where its letters are. `turned` makes another of it, of the same size."""
-
-    dims = 26
-
-    def __init__(self, turned: int = 0) -> None:
-        self.name = f"letters/{turned}"
-        self.turned = turned
-
-    def embed(self, texts: Sequence[str]) -> list[Vectors]:
-        return [self._one(text) for text in texts]
-
-    def _one(self, text: str) -> Vectors:
-        spans, at = [], 0
-        for word in text.split():
-            spans.append((text.index(word, at), text.index(word, at) + len(word)))
-            at = spans[-1][1]
-        rows = np.full((max(1, len(spans)), 26), 0.01, np.float32)
-        for row, (start, end) in zip(rows, spans, strict=False):
-            for c in text[start:end].lower():
-                if "a" <= c <= "z":
-                    row[(ord(c) - 97 + self.turned) % 26] += 1
-        return Vectors(
-            unit(rows), np.array(spans or [(0, 0)], np.int32), unit(rows.sum(axis=0, dtype=np.float32))
-        )
 
 
 def items(*texts: str, conversation: str = "c", speaker: str = "user") -> list[Item]:
@@ -471,80 +441,6 @@ def test_what_nothing_asked_for_can_be_pruned_and_stays_in_the_log(memory: Memor
     recall.rebuild()
     assert ids[1] in found(recall, "piano")
     assert len(memory.turns()) == 4
-
-
-CHILD = """
-import sys
-from mlx_plastic.home import find_home
-from mlx_plastic.memory import Memory
-memory = Memory(find_home())
-recall = memory.recall(model=False)
-conversation = memory.new_conversation()
-for i in range(int(sys.argv[2])):
-    turn = memory.remember(conversation, "user", f"{sys.argv[1]} word{i} " + "and so on " * (i % 5 * 100))
-    if i % 3 == 0:
-        recall.bring_up(hit.turn for hit in recall.search("word", 1))
-    print(turn.id, flush=True)
-"""
-
-
-def child(name: str, turns: int) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", CHILD, name, str(turns)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-
-
-def killed_at_random(home: Home, kills: int) -> None:
-    dice, acknowledged = random.Random(kills), set[str]()
-    for round_ in range(kills):
-        process = child(f"round{round_}", 10_000)
-        assert process.stdout
-        acknowledged.add(process.stdout.readline().strip())
-        time.sleep(dice.random() * 0.15)
-        process.send_signal(signal.SIGKILL)
-        acknowledged |= {x.strip() for x in process.stdout.read().splitlines(True) if x.endswith("\n")}
-        process.wait()
-    assert len(acknowledged) > kills  # control: the kills fell in the middle of writing
-    with Memory(home) as memory:
-        recall = memory.recall(model=False)
-        recall.catch_up()
-        held = {turn for (turn,) in recall._index.run("SELECT turn FROM items")}
-        assert acknowledged <= held == {t.id for t in memory.turns()}
-        assert recall._index.run("PRAGMA integrity_check") == [("ok",)]
-        assert recall.rebuilt == ""
-        fresh = Recall(memory, None, embedder=None, admit=recall._admit)
-        assert found(recall, "round0 word3", 1) == found(fresh, "round0 word3", 1)
-
-
-def test_an_index_killed_anywhere_loses_no_acknowledged_turn(home: Home) -> None:
-    killed_at_random(home, 6)
-
-
-@pytest.mark.slow
-def test_an_index_killed_at_200_points_loses_no_acknowledged_turn(home: Home) -> None:
-    killed_at_random(home, 200)
-
-
-def test_two_processes_that_write_at_once_lose_nothing(home: Home) -> None:
-    processes = [child(name, 60) for name in ("one", "two")]
-    acknowledged = [process.communicate()[0].split() for process in processes]
-    assert [process.returncode for process in processes] == [0, 0]
-    with Memory(home) as memory:
-        recall = memory.recall(model=False)
-        recall.catch_up()
-        held = {turn for (turn,) in recall._index.run("SELECT turn FROM items")}
-    assert held == {*acknowledged[0], *acknowledged[1]}
-    assert len(held) == 120
-
-
-def test_another_process_sees_what_came_and_what_went(home: Home) -> None:
-    with Memory(home) as one, Memory(home) as two:
-        say(one, "the bicycle is in the shed")
-        here, there = one.recall(model=False), two.recall(model=False)
-        (turn,) = found(there, "bicycle")
-        assert found(here, "bicycle") == [turn]
-        one.tag([turn], "private")
-        assert found(here, "bicycle") == []
-        assert found(there, "bicycle") == []
 
 
 # -- what comes out

@@ -6,6 +6,7 @@ import contextlib
 import os
 import secrets
 import sqlite3
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from mlx_plastic.home import sync, sync_folder
 
 APPLICATION_ID = 0x706C6173  # "plas", in the file's header
 BUSY_S = 10.0  # how long a writer waits for another one
+POLL_S = 0.002  # how often it looks whether it may go on
 LOOK = "check the folder's owner, modes and space"
 
 # Migration k brings a file from format k to k + 1. Old ones are never edited: files of that format exist.
@@ -120,7 +122,7 @@ def connect(path: Path | None) -> sqlite3.Connection:
 @contextlib.contextmanager
 def transaction(db: sqlite3.Connection) -> Iterator[None]:
     """All of it or nothing; takes the write lock at once, so two writers wait instead of colliding."""
-    db.execute("BEGIN IMMEDIATE")
+    _begin(db)
     try:
         yield
         db.execute("COMMIT")
@@ -128,6 +130,32 @@ def transaction(db: sqlite3.Connection) -> Iterator[None]:
         if db.in_transaction:
             db.execute("ROLLBACK")
         raise
+
+
+def _begin(db: sqlite3.Connection) -> None:
+    """Take the write lock, within the connection's timeout.
+
+    SQLite's own waiting soon looks every 100 ms only, and so misses the moments between the transactions of
+    one that makes many: another process came in after up to 188 of them, or not at all within its timeout.
+    """
+    (wait_ms,) = db.execute("PRAGMA busy_timeout").fetchone()
+    until = time.monotonic() + wait_ms / 1000
+    db.execute("PRAGMA busy_timeout = 0").fetchall()
+    try:
+        while not _began(db, last=time.monotonic() > until):
+            time.sleep(POLL_S)
+    finally:
+        db.execute(f"PRAGMA busy_timeout = {wait_ms}").fetchall()
+
+
+def _began(db: sqlite3.Connection, *, last: bool) -> bool:
+    try:
+        db.execute("BEGIN IMMEDIATE")
+    except sqlite3.OperationalError as error:
+        if last or error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+            raise
+        return False
+    return True
 
 
 @contextlib.contextmanager
@@ -191,6 +219,7 @@ def _make_sure(path: Path) -> None:
         os.close(os.open(beside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         with contextlib.closing(_open(str(beside))) as db:
             _migrate(db, str(path))
+            db.execute("PRAGMA journal_mode = WAL").fetchone()  # of two that turn it at once, one is refused
         with beside.open("rb") as file:
             sync(file.fileno())
         _publish(beside, path)

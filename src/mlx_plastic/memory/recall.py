@@ -127,7 +127,7 @@ class Recall:
     def rebuild(self) -> None:
         """Throw the index away; the next use makes it anew from the log, also what was pruned."""
         with self._lock:
-            self._renew("")
+            self._renew()
 
     def prune(self, before: datetime) -> int:
         """See `Index.prune`."""
@@ -193,28 +193,36 @@ class Recall:
         self._thread.start()
 
     def _mending(self, action: Callable[[], T]) -> T:
-        """Do it; with an index made anew from the log if this one turns out to be damaged."""
+        """Do it; with an index made anew from the log if this one turns out to be damaged.
+
+        If another process made it anew, what we have open is no longer at its place: a forget would leave
+        the text in the new one.
+        """
         with self._lock:
+            if self._index.identity != store.identity(self._path):
+                self._index.close()
+                self._index = self._open()
             try:
                 return action()
             except store.Damaged as error:
                 self._told(str(error))
-                self._renew(str(error))
+                self._renew()
                 return action()
 
     def _open(self) -> Index:
+        known = store.identity(self._path)
         try:
             return Index(self._path, embedder=self._embedder)
         except store.Damaged as error:
             assert self._path is not None
             self._told(str(error))
-            store.remove(self._path)
+            store.replace(self._path, known)
             return Index(self._path, embedder=self._embedder)
 
-    def _renew(self, reason: str) -> None:
+    def _renew(self) -> None:
         self._index.close()
         if self._path:
-            store.remove(self._path)
+            store.replace(self._path, self._index.identity)
         self._index = self._open()
 
     def _told(self, reason: str) -> None:

@@ -23,6 +23,7 @@ from mlx_plastic.memory.index.reader import Reader
 from mlx_plastic.memory.index.records import Hit, IndexStats, Item
 from mlx_plastic.memory.index.vectors import keep, telling
 
+QUESTION = 2000  # characters that are looked for
 EMBED_AT_ONCE = 128  # chunks in one transaction
 
 
@@ -41,7 +42,7 @@ class Index:
         self.embedder = embedder
         self.weights = weights or (Weights() if embedder else WORDS_ONLY)
         self._lock = threading.RLock()
-        self._db = store.connect(path)
+        self._db, self.identity = store.connect(path)  # which file is open: see `store.replace`
         self._reader = Reader(self._db, embedder)
 
     def close(self) -> None:
@@ -153,6 +154,8 @@ class Index:
         now: when it is asked, which "last week" depends on. exclude: turns not to be found. since, until:
         only turns said in between. around: so many turns before and after each come along.
         """
+        if len(text) > QUESTION:  # what is asked stands before a long text or behind it
+            text = f"{text[: QUESTION // 2]} {text[-QUESTION // 2 :]}"
         with self._lock, store.plainly(self.path):
             self._reader.refresh()
             if not len(self._reader.corpus) or not text.strip():

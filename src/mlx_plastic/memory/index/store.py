@@ -11,10 +11,22 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
+from filelock import FileLock
+
 from mlx_plastic.errors import Busy, MemoryFault
 from mlx_plastic.memory.database import transaction
 
-__all__ = ["Damaged", "connect", "count", "plainly", "reading", "remove", "transaction", "wipe"]
+__all__ = [
+    "Damaged",
+    "connect",
+    "count",
+    "identity",
+    "plainly",
+    "reading",
+    "replace",
+    "transaction",
+    "wipe",
+]
 
 APPLICATION_ID = 0x706C6978  # "plix", in the file's header
 FORMAT_VERSION = 1
@@ -70,54 +82,108 @@ INSERT INTO meta VALUES ('origin', 0), ('removals', 0), ('embeddings', 0), ('log
 """
 
 
+Identity = tuple[int, int] | None  # device and inode
+
+
 class Damaged(Exception):
     """The file is no index that this version can read. Caught in this room: the index is made anew."""
 
 
-def connect(path: Path | None) -> sqlite3.Connection:
-    """A connection to the index at `path`, made if need be; None: in RAM.
+def connect(path: Path | None) -> tuple[sqlite3.Connection, Identity]:
+    """A connection to the index at `path`, made if need be, and which file it is; None: in RAM.
 
     Raises Damaged for a file that cannot be used, MemoryFault or Busy if the disk or another process
     are in the way.
     """
     with plainly(path):
-        if path is not None:
+        if path is not None and not path.exists():
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))  # private from its first moment
-        # check_same_thread: Index holds a lock around every use
-        db = sqlite3.connect(
-            path or ":memory:", timeout=BUSY_S, isolation_level=None, check_same_thread=False
-        )
+            with _alone(path):
+                if not path.exists():  # another process may have been first
+                    _make(path)
+        known = identity(path)  # before it is opened: replaced in between, it counts as replaced
+        db = _open(path)
         try:
-            _prepare(db)
+            if path is None:
+                _fill(db)
+            _check(db)
         except BaseException:
             db.close()
             raise
-        return db
+        return db, known
 
 
-def _prepare(db: sqlite3.Connection) -> None:
-    for pragma in (
-        f"page_size = {PAGE_BYTES}",  # before the first table
-        "journal_mode = WAL",
-        "synchronous = NORMAL",  # a power cut may lose the last moments; they come again from the log
-        "foreign_keys = ON",
-        "secure_delete = ON",
-        "temp_store = MEMORY",
-        "cache_size = -32768",  # 32 MiB
-    ):
-        db.execute(f"PRAGMA {pragma}").fetchall()
-    if _number(db, "user_version") == 0 and _number(db, "application_id") == 0:
-        with transaction(db):
-            if _number(db, "user_version") == 0:  # another process may have been first
-                if db.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]:
-                    raise Damaged("it holds something else")
-                for statement in filter(str.strip, SCHEMA.split(";\n")):
-                    db.execute(statement)
-                db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-                db.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
+def identity(path: Path | None) -> Identity:
+    """Which file lies at `path`: another one, once a process has made the index anew."""
+    if path is None:
+        return None
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def replace(path: Path, known: Identity) -> None:
+    """Make the index at `path` anew, unless another process did so since it was `known`."""
+    with plainly(path), _alone(path):
+        if identity(path) == known:
+            _make(path)
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """While no other process makes or replaces this file."""
+    with FileLock(path.with_name(f".{path.name}.lock"), mode=0o600).acquire(poll_interval=0.005):
+        yield
+
+
+def _make(path: Path) -> None:
+    """An empty index at `path`, whole from the first moment that another process can see it.
+
+    Two processes that turn one new file to WAL at once may both hold what the other waits for; SQLite then
+    refuses one of them at once, whatever its timeout is. So that is done where nobody sees the file.
+    """
+    beside = path.with_name(f".{path.name}.part")
+    _remove(beside)
+    os.close(os.open(beside, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))  # private from its first moment
+    with contextlib.closing(_open(beside)) as db:
+        _fill(db)
+    _remove(path)  # a journal that outlived its file would be read into the new one
+    beside.rename(path)
+
+
+def _open(path: Path | None) -> sqlite3.Connection:
+    # check_same_thread: Index holds a lock around every use
+    db = sqlite3.connect(path or ":memory:", timeout=BUSY_S, isolation_level=None, check_same_thread=False)
+    try:
+        for pragma in (
+            f"page_size = {PAGE_BYTES}",  # before the first table
+            "synchronous = NORMAL",  # a power cut may lose the last moments; they come again from the log
+            "foreign_keys = ON",
+            "secure_delete = ON",
+            "temp_store = MEMORY",
+            "cache_size = -32768",  # 32 MiB
+        ):
+            db.execute(f"PRAGMA {pragma}").fetchall()
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _fill(db: sqlite3.Connection) -> None:
+    db.execute("PRAGMA journal_mode = WAL").fetchall()
+    with transaction(db):
+        for statement in filter(str.strip, SCHEMA.split(";\n")):
+            db.execute(statement)
+        db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        db.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
+
+
+def _check(db: sqlite3.Connection) -> None:
     if _number(db, "application_id") != APPLICATION_ID:
-        raise Damaged("it holds something else")
+        raise Damaged("it holds something else, or nothing")
     if (version := _number(db, "user_version")) != FORMAT_VERSION:
         raise Damaged(f"it has format {version}, and this version makes {FORMAT_VERSION}")
 
@@ -177,8 +243,8 @@ def _is_stale(error: sqlite3.Error, code: int) -> bool:
     return code == sqlite3.SQLITE_ERROR and str(error).startswith(("no such", "table "))
 
 
-def remove(path: Path) -> None:
-    """Take away a file that cannot be used, with what SQLite keeps beside it."""
+def _remove(path: Path) -> None:
+    """Take a file away, with what SQLite keeps beside it."""
     for suffix in ("-wal", "-shm", ""):
         path.with_name(path.name + suffix).unlink(missing_ok=True)
 

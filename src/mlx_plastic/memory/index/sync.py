@@ -7,7 +7,9 @@ transaction as what it took from them. So it loses nothing when it is killed, an
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterable, Sequence
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from mlx_plastic.memory.index.index import Index
@@ -18,7 +20,9 @@ from mlx_plastic.memory.tags import NO_RAG, PRIVATE
 if TYPE_CHECKING:
     from mlx_plastic.memory.log import Memory
 
-BATCH = 256  # turns in one transaction: another process waits for no more than that
+BATCH = 256  # turns in one transaction, and
+BATCH_CHARS = 200_000  # characters, if it is more than one turn: another process waits for no more than that
+PAUSE_S = 0.005  # between two of them, in which another process may begin one
 UNFOUND = frozenset({NO_RAG, PRIVATE})
 
 Admit = Callable[[Sequence[str]], list[str | None]]  # texts of one conversation -> as they may be found
@@ -30,8 +34,11 @@ def follow(
     """Read on in the log from where the index stands. Whether a turn was forgotten that was still in it."""
     forgotten = False
     total = unread(memory, index)
-    done = 0
+    done, begun = 0, False
     while not _in_step(memory, index):
+        if begun:
+            time.sleep(PAUSE_S)
+        begun = True
         with index.writing():
             changed, gone = _changed(memory, index)
             new = _new(memory, index)
@@ -59,19 +66,35 @@ def unread(memory: Memory, index: Index) -> int:
 
 def _new(memory: Memory, index: Index) -> list[str]:
     """Turns that the index has not read yet; it has now."""
-    rows = memory.run(
-        "SELECT seq, id FROM turns WHERE seq > ? ORDER BY seq LIMIT ?", [index.number("log_seq"), BATCH]
+    rows = _batch(
+        memory.run(
+            "SELECT length(content), seq, id FROM turns WHERE seq > ? ORDER BY seq LIMIT ?",
+            [index.number("log_seq"), BATCH],
+        )
     )
     if rows:
         index.set_number("log_seq", rows[-1][0])
     return [turn for _, turn in rows]
 
 
+def _batch(rows: Sequence[tuple[Any, ...]]) -> list[list[Any]]:
+    """Rows up to BATCH_CHARS together, which each begins with its length; at least one if there is any."""
+    sizes = accumulate(size for size, *_ in rows)
+    return [
+        row
+        for i, ((_, *row), size) in enumerate(zip(rows, sizes, strict=True))
+        if not i or size <= BATCH_CHARS
+    ]
+
+
 def _changed(memory: Memory, index: Index) -> tuple[list[str], list[str]]:
     """Turns to which something was done since, and turns that were forgotten."""
-    rows = memory.run(
-        "SELECT seq, turn, action FROM audit WHERE seq > ? ORDER BY seq LIMIT ?",
-        [index.number("audit_seq"), BATCH],
+    rows = _batch(
+        memory.run(
+            "SELECT COALESCE((SELECT length(content) FROM turns WHERE id = turn), 0), seq, turn, action"
+            " FROM audit WHERE seq > ? ORDER BY seq LIMIT ?",
+            [index.number("audit_seq"), BATCH],
+        )
     )
     if rows:
         index.set_number("audit_seq", rows[-1][0])

@@ -48,6 +48,10 @@ class Home:
         return self.root / "packs"
 
     @property
+    def adapters(self) -> Path:
+        return self.root / "adapters"
+
+    @property
     def nights(self) -> Path:
         return self.root / "nights"
 

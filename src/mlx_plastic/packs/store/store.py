@@ -36,7 +36,7 @@ from mlx_plastic.packs.format.pack import (
     write_pack,
 )
 from mlx_plastic.packs.format.sign import SIGNATURE, Signature, sign, signature_bytes
-from mlx_plastic.packs.store import shelf
+from mlx_plastic.packs.store import link, shelf
 from mlx_plastic.packs.store.gc import DAYS, KEEP, Fate, fates
 from mlx_plastic.packs.store.state import (
     BARE,
@@ -345,6 +345,7 @@ class Store:
             state = self._state()
             if change.now != change.before:
                 self._write(changed(state, change, (*state.trail, change.now), self._digests(change.now)))
+            self._publish(change.now)
         log.info("wearing %s, before it %s", change.name, change.name_before)
         return change
 
@@ -368,6 +369,7 @@ class Store:
                     verdicts=state.verdicts | {name: dict(verdict)},
                 )
             )
+            self._publish(state.worn)
         log.info("pack %s is quarantined", name)
 
     def plan_rollback(self, tag: str | None = None) -> Change:
@@ -402,8 +404,24 @@ class Store:
             if change.now != change.before:
                 trail = shortened(state.trail, change.now)
                 self._write(changed(state, change, trail, self._digests(change.now)))
+            self._publish(change.now)
         log.info("back to %s from %s", change.name, change.name_before)
         return change
+
+    def publish(self) -> Path | None:
+        """Make `adapters/nightly_update` lead to what is worn, as every change of it does; returns the link.
+
+        To be called after a crash: what is worn was decided then, and the link may not have followed.
+        """
+        with self._locked():
+            return self._publish(self._state().worn)
+
+    def _publish(self, worn: Worn) -> Path | None:
+        try:
+            packs = [self.read(name) for name in worn]
+        except (BadPack, PackNotFound):  # whoever wears it is told; the link must not lead to an older one
+            packs = []
+        return link.publish(self.home, packs)
 
     def _digests(self, worn: Worn) -> dict[str, str]:
         return {name: read_manifest(self.folder(name)).sha256 for name in worn}

@@ -7,8 +7,9 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from mlx_plastic.memory.recall import Recall
 
 log = logging.getLogger(__name__)
+
+CHUNK = 64  # conversations that are read at once while a night's lessons are looked for
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # in ASCII order, without look-alikes: ids sort by time
 _PAIRS = [a + b for a in _ALPHABET for b in _ALPHABET]  # ten bits each
@@ -241,9 +244,34 @@ class Memory:
         recent = None if since is None else {t.id for t in self.turns(since)}
         return self._learnable(lambda turn, new: recent is None or turn.id in recent)
 
-    def unlearned(self) -> list[Exchange]:
-        """The lessons with a user turn that no passed night has learned from."""
-        return self._learnable(lambda turn, new: new)
+    def unlearned(
+        self, *, most: int | None = None, without: Set[str] = frozenset(), only: Set[str] | None = None
+    ) -> list[Exchange]:
+        """The lessons with a user turn that no passed night has learned from.
+
+        without, only: turns that do not count as such, or that alone do. most: so many of them, the longest
+        waiting first; only what is needed for these is read and redacted, however much is logged.
+        """
+        found, left = list[Exchange](), most
+        wanted = _Wanted(without, only)
+        waiting = self._conversations_waiting(wanted)
+        while waiting and (left is None or left > 0):
+            some, waiting = (waiting, []) if left is None else (waiting[:CHUNK], waiting[CHUNK:])
+            talks = [wanted.of(e) for e in self._exchanges(lambda t, new: new and t.id in wanted, some)]
+            for talk in self.guard.learnable(_cut(talks, left)):
+                (talk,) = _cut([talk], left)
+                asked = sum(t.role == "user" and t.id in talk.new for t in talk.turns)
+                found += [talk] if asked else []
+                left = None if left is None else left - asked
+        return found
+
+    def _conversations_waiting(self, wanted: _Wanted) -> list[str]:
+        """Conversations with a user turn that was not learned, the longest waiting first."""
+        rows = self.run(
+            "SELECT id, conversation FROM turns WHERE role = 'user' AND NOT undone"
+            " AND id NOT IN (SELECT turn FROM learned) ORDER BY seq"
+        )
+        return list(dict.fromkeys(talk for turn, talk in rows if turn in wanted))
 
     def nights(self, turns: Iterable[str]) -> tuple[str, ...]:
         """The passed nights that learned from any of these turns."""
@@ -369,11 +397,18 @@ class Memory:
                 hint="end the programs that use this home, then forget the same turns again",
             )
 
-    def _exchanges(self, counts: Callable[[Turn, bool], bool]) -> list[Exchange]:
-        """Conversations with at least one user turn for which counts(turn, it is new)."""
+    def _exchanges(
+        self, counts: Callable[[Turn, bool], bool], conversations: Sequence[str] | None = None
+    ) -> list[Exchange]:
+        """Conversations, of these or of all, with at least one user turn for which counts(turn, is new)."""
         learned = {turn for (turn,) in self.run("SELECT DISTINCT turn FROM learned")}
         by_conversation: dict[str, list[Turn]] = {}
-        for turn in self.turns():
+        said = (
+            self.turns()
+            if conversations is None
+            else (turn for talk in conversations for turn in self.turns(conversation=talk))
+        )
+        for turn in said:
             by_conversation.setdefault(turn.conversation, []).append(turn)
         found = []
         for conversation, said in by_conversation.items():
@@ -436,6 +471,33 @@ class Memory:
             self._clock_us = max(time.time_ns() // 1000, self._clock_us + 1)
             number = self._clock_us << 40 | secrets.randbits(40)
         return kind + "".join(_PAIRS[number >> bits & 1023] for bits in range(90, -1, -10))
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """Which turns are asked for: all but `without`, or of these `only` some."""
+
+    without: Set[str]
+    only: Set[str] | None
+
+    def __contains__(self, turn: object) -> bool:
+        return turn not in self.without and (self.only is None or turn in self.only)
+
+    def of(self, talk: Exchange) -> Exchange:
+        return replace(talk, new=frozenset(turn for turn in talk.new if turn in self))
+
+
+def _cut(talks: Sequence[Exchange], most: int | None) -> list[Exchange]:
+    """Each talk up to where it has `most` new user turns, the last of them with its answer."""
+    found = []
+    for talk in talks:
+        asked = [i for i, turn in enumerate(talk.turns) if turn.role == "user" and turn.id in talk.new]
+        if most is None or len(asked) <= most:
+            found.append(talk)
+            continue
+        turns = talk.turns[: asked[most]]
+        found.append(replace(talk, turns=turns, new=talk.new & {t.id for t in turns}))
+    return found
 
 
 def _bound(name: str, value: str | datetime | None) -> str:

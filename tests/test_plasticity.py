@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from mlx_plastic.backend import mx, nn
 from mlx_plastic.base import Base, load_base
+from mlx_plastic.cli.main import plastic as plastic_command
 from mlx_plastic.lowrank.layers import updated
 from mlx_plastic.lowrank.plastic import Plastic, PlasticLinear, PlasticSwitchLinear, plastic
 from mlx_plastic.lowrank.plasticity import (
@@ -324,3 +326,17 @@ def test_a_dynamic_training_that_was_killed_ends_with_the_very_same_bits(tiny: B
 def test_the_same_seed_finds_the_same_ranks(tiny: Base) -> None:
     one, again = (train(tiny, some_samples(), some_samples(4, seed=5), LIVELY) for _ in range(2))
     assert one.report.events == again.report.events
+
+
+# --- the demo
+
+
+def test_the_demo_shows_ranks_that_fit_what_was_to_be_learned(tmp_path: Path) -> None:
+    file = tmp_path / "events.jsonl"
+    shown = CliRunner().invoke(plastic_command, ["demo", "plasticity", "--json", "--events", str(file)])
+    value = json.loads(shown.stdout)
+    ranks = [(layer["true_rank"], layer["rank"]) for layer in value["layers"]]
+    assert all(rank >= true for true, rank in ranks) and value["woken_equal"]
+    assert value["losses"][1] < 0.01 * value["losses"][0]
+    assert [json.loads(line) for line in file.read_text().splitlines()] == value["events"]
+    assert CliRunner().invoke(plastic_command, ["demo", "plasticity", "--steps", "1"]).exit_code == 2

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
+import zlib
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -28,12 +29,12 @@ Kind = Literal["grow", "shrink", "wake"]
 
 @dataclass(frozen=True)
 class PlasticityConfig:
-    """When and how much. Losses in nats per target; numbers are entries of a and b."""
+    """When and how much. Shares of a loss are of the moving mean; numbers are entries of a and b."""
 
     policy: Policy = "gradient"
     window: int = 1  # losses in the moving mean
-    delta: float = 0.2  # a smaller change of the mean between two looks is rest: a plastic phase begins
-    gamma: float = 0.02  # a rise by more at the look after a shrink wakes what that parked
+    delta: float = 0.1  # share: a smaller change between two looks is rest, and a plastic phase begins
+    gamma: float = 0.01  # share: a larger rise at the look after a shrink wakes what that parked
     grow_share: float = 0.34  # of the layers that a plastic phase grows
     grow_by: int = 1  # components each
     least: int = 1  # components of a layer
@@ -145,18 +146,19 @@ class PlasticityManager:
         self.settled = value["settled"]
 
     def _change(self, loss: float | None) -> float:
-        """Of the moving mean since the look before; 0 without a loss, infinite until there is a mean."""
+        """Share by which the moving mean changed; 0 without a loss, infinite until there is a mean."""
         if loss is None:
             return 0.0
         self.losses.append(loss)
         if len(self.losses) <= self.config.window:
             return math.inf
         values = list(self.losses)
-        return float(np.mean(values[1:]) - np.mean(values[:-1]))
+        before, now = float(np.mean(values[:-1])), float(np.mean(values[1:]))
+        return (now - before) / max(abs(before), 1e-12)
 
     def _woken(self, loss: float | None, layers: Mapping[str, Seen]) -> list[Decision]:
         shrunk, self.shrunk = self.shrunk, {}
-        if not shrunk or loss is None or not loss > self.loss_before_shrink + self.config.gamma:
+        if not shrunk or loss is None or not self._worsened(loss):
             return []
         reason = f"loss {self.loss_before_shrink:.4f} -> {loss:.4f} after the shrink"
         room = self._limit(1.0) - sum(seen.rank * seen.cost for seen in layers.values())
@@ -168,6 +170,10 @@ class PlasticityManager:
             if ids:
                 found.append(Decision("wake", layer, reason, ids=ids, score=loss - self.loss_before_shrink))
         return found
+
+    def _worsened(self, loss: float) -> bool:
+        before = self.loss_before_shrink
+        return loss > before + self.config.gamma * abs(before)
 
     def _grown(self, layers: Mapping[str, Seen]) -> list[Decision]:
         """The layers of the highest score, as far as there is room."""
@@ -257,7 +263,8 @@ def carry_out(
     """Do it to the layer; one log line."""
     before = layer.rank
     if decision.kind == "grow":
-        ids = layer.grow(decision.count, seed=seed)
+        own = zlib.crc32(decision.layer.encode("utf-8"))  # else layers of one width would begin alike
+        ids = layer.grow(decision.count, seed=seed + own)
     elif decision.kind == "shrink":
         ids = layer.shrink(decision.threshold, soft=soft)
     else:

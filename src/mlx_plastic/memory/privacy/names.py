@@ -20,6 +20,9 @@ def people_and_addresses(page: Page) -> Iterator[Span]:
     for start, odds in tagger().probabilities(page.lines):
         for column, label in ((1, "P"), (2, "A")):
             sure = [row[column] for row in odds]
+            if label == "P" and not page.text.isascii():
+                words = page.spoken(start, start + len(odds))
+                sure = [p if _has_case(word) else 0.0 for p, word in zip(sure, words, strict=True)]
             for first, last in _runs(sure, LEAST[label]):
                 top = max(sure[first:last])
                 first, last = start + first, start + last
@@ -47,6 +50,11 @@ def _is_place(word: str) -> bool:
     if word[0].isupper():
         return TOWN in flags or REGION in flags
     return REGION in flags and ORDINARY not in flags
+
+
+def _has_case(word: str) -> bool:
+    """Whether the script knows capitals, as Latin, Greek and Cyrillic: the tagger has seen no other."""
+    return word.isascii() or not any(c.isalpha() and c.lower() == c.upper() for c in word)
 
 
 def _runs(sure: Sequence[float], least: float) -> Iterator[tuple[int, int]]:

@@ -22,6 +22,7 @@ def spread(
 ) -> list[list[Span]]:
     """For every page what else it holds of what was found in any of them, and of the `people` given."""
     given = {word.lower() for name in people for word in _WORD.findall(name) if len(word) > 1}
+    unspaced = re.compile("|".join(map(re.escape, caseless)) if (caseless := _caseless(given)) else r"(?!)")
     names, exact = set[str](), dict[str, Kind]()
     for page, spans in zip(pages, found, strict=True):
         for span in spans:
@@ -34,10 +35,16 @@ def spread(
     return [
         [
             *(_named(page, names | given, given) if names or given else ()),
+            *(Span(*match.span(), "person", CERTAIN) for match in unspaced.finditer(page.text)),
             *(_exactly(page, wanted, exact) if wanted and len(pages) + len(found[i]) > 1 else ()),
         ]
         for i, page in enumerate(pages)
     ]
+
+
+def _caseless(names: Iterable[str]) -> list[str]:
+    """Names of scripts without capitals, which may be without spaces too: found inside longer words."""
+    return [name for name in names if name.lower() == name.upper()]
 
 
 def _spreads(low: str) -> bool:

@@ -18,6 +18,7 @@ Detector = Callable[[Page], Iterable[Span]]
 DETECTORS: tuple[tuple[tuple[Kind, ...], str, str], ...] = (
     (("secret",), "secret_forms", "forms"),
     (("secret",), "secret_words", "told"),
+    (("secret",), "secret_near", "near"),
     (("secret",), "randomness", "random_strings"),
     (("card",), "numbers", "cards"),
     (("iban",), "numbers", "ibans"),

@@ -18,20 +18,20 @@ gl(?:pat|ptt|rt|dt|ft|soat|cbt|imt|agent|oas|ffct)-[\\w-]{20,300}(?:\\.[a-z0-9]{
 GR1348941[\\w-]{20}
 sk-(?:ant-|proj-|svcacct-|admin-|or-v1-)[\\w-]{20,200}
 sk-[A-Za-z0-9]{32,64}
-(?:sk|rk|pk)_(?:test|live|prod)_[A-Za-z0-9]{16,99}
+(?:sk|rk|pk)_(?:test|live|prod)_[A-Za-z0-9]{10,99}
 whsec_[A-Za-z0-9+/=]{24,64}
 AIza[\\w-]{35}
 ya29\\.[\\w-]{20,400}
 GOCSPX-[\\w-]{20,40}
 1//0[\\w-]{30,120}
 xox[abeoprs]-[A-Za-z0-9-]{10,250}
-xapp-\\d-[A-Za-z0-9-]{20,200}
+xapp-\\d-[A-Za-z0-9-]{8,200}
 xoxe\\.xox[bp]-\\d-[A-Za-z0-9-]{20,200}
 hf_[A-Za-z]{34}
 api_org_[A-Za-z]{34}
 npm_[A-Za-z0-9]{36}
 pypi-[\\w-]{50,1000}
-SG\\.[\\w-]{16,32}\\.[\\w-]{30,64}
+SG\\.[\\w=.-]{48,96}
 (?:pub)?key-[0-9a-f]{32}
 (?:SK|AC|AP)[0-9a-f]{32}
 sq0[a-z]{3}-[\\w-]{22,60}
@@ -91,17 +91,43 @@ cmVmd[A-Za-z0-9]{59}
 v1\\.0-[a-f0-9]{24}-[a-f0-9]{60,146}
 [0-9a-f]{32}-us\\d{1,2}
 eyJ[\\w-]{8,2000}\\.eyJ[\\w-]{4,4000}(?:\\.[\\w-]{0,1000})?
+ey[A-Za-z0-9]{17,2000}\\.ey[\\w/\\\\-]{17,4000}\\.[\\w/\\\\-]{10,1000}={0,2}
 \\$2[aby]\\$\\d\\d\\$[./A-Za-z0-9]{53}
 \\$argon2(?:id|i|d)\\$[\\w$=,+/-]{20,200}
 \\$[156]\\$[\\w./-]{1,32}\\$[./A-Za-z0-9]{20,90}
 xprv[1-9A-HJ-NP-Za-km-z]{100,112}
+[01]/\\d{16}:[0-9a-f]{32}
+[ps]k\\.eyJ[\\w-]{20,200}\\.[\\w-]{16,40}
+dckr_[op]at_[\\w-]{27,32}
+lsv2_(?:pt|sk)_[0-9a-f]{32}_[0-9a-f]{10}
+sl\\.(?:u\\.)?[\\w=-]{60,1500}
+A{21,22}[\\w%]{40,120}
+CFPAT-[\\w-]{43}
+oy2[a-z0-9]{43}
+cio[A-Za-z0-9]{32}
+re_[A-Za-z0-9]{6,10}_[A-Za-z0-9]{20,30}
+pcsk_[A-Za-z0-9]{4,8}_[A-Za-z0-9]{40,70}
+[sp]k-lf-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}
+CCI(?:PAT|PRJ)_[A-Za-z0-9]{22}_[0-9a-f]{40}
+amzn1\\.[a-z0-9.-]{10,60}\\.v1\\.[0-9a-f]{60,70}
+bkua_[0-9a-f]{40}
+b\\.AAAA[\\w-]{90,300}
+[ps]at\\.[\\w-]{22}\\.[A-Za-z0-9]{24}\\.[A-Za-z0-9]{20}
+\\d{15,16}(?:\\||%)[\\w-]{27,40}
+[\\w~.]{3}\\dQ~[\\w~.-]{31,34}
+(?:sc|ext|scauth|authress)_[A-Za-z0-9]{5,30}\\.[A-Za-z0-9]{4,6}\\.acc[_-][A-Za-z0-9-]{10,32}\\.[\\w+/=-]{30,120}
+_gitlab_session=[\\w%-]{32,120}
+p8e-[a-z0-9]{32}
+s-s4t2(?:ud|af)-[0-9a-f]{64}
+access-(?:sandbox|development|production)-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}
 """.split()
 # A form that words may have as well: what looks like one must not be made of words.
 _SHARED = """
 sk-[\\w-]{20,200}
 (?:sk|rk|pk|secret|token|key|api|auth|access|live|test|prod)[_-][A-Za-z0-9]{16,99}
-[a-z]{2,12}_(?:[a-z]{2,8}_)?[A-Za-z0-9]{20,120}
+[a-z][a-z0-9]{1,11}_(?:[a-z0-9]{2,8}_){0,2}[A-Za-z0-9]{20,120}
 [a-z]{2,8}-(?:[a-z]{2,8}-)?[A-Za-z0-9]{20,120}
+[a-z]{2,8}_(?:[a-z]{2,8}_)?[A-Za-z0-9][\\w-]{24,120}
 s\\.[A-Za-z0-9]{24}
 API-[A-Z0-9]{24,32}
 ATBB[A-Za-z0-9]{24,40}
@@ -110,16 +136,18 @@ ATBB[A-Za-z0-9]{24,40}
 [5KL][1-9A-HJ-NP-Za-km-z]{50,51}
 """.split()
 _FORMS = re.compile(rf"(?<![A-Za-z0-9])(?:({'|'.join(_OWN)})|({'|'.join(_SHARED)}))(?![A-Za-z0-9])")
-_RUN = re.compile(r"[^\s\"'<>`,;(){}]{16,}")  # only in such a run can one be
+_RUN = re.compile(r"[^\s\"'<>`,;(){}]{14,}")  # only in such a run can one be
 
 _PEM = re.compile(r"-----BEGIN[ A-Z0-9_-]{0,60}(?:PRIVATE KEY|PGP MESSAGE)[ A-Z]{0,10}-----")
 _PEM_END = re.compile(r"-----END[ A-Z0-9_-]{0,60}-----")
 _LONGEST_KEY = 20_000  # characters of a key whose end is missing
-_IN_URL = (
-    re.compile(r"[a-z][a-z0-9+.\-]{1,20}://[^\s/@:]{0,64}:([^\s/@]{1,128})@(?=[\w\[])", re.IGNORECASE),
+_URLS = (  # with a password, or that are one: whoever has the address may post there
+    re.compile(
+        r"[a-z][a-z0-9+.\-]{1,20}://[^\s/@:]{0,64}:[^\s/@]{1,128}@[\w\[][^\s\"'<>`)]{0,300}", re.IGNORECASE
+    ),
     re.compile(
         r"https?://(?:hooks\.slack\.com/(?:services|workflows|triggers)/|discord(?:app)?\.com/api/webhooks/"
-        r"|[a-z0-9]{1,40}\.webhook\.office\.com/)([\w/@\-]{20,300})"
+        r"|[a-z0-9]{1,40}\.webhook\.office\.com/|hooks\.zapier\.com/hooks/|[0-9a-f]{32}@[\w.]{1,60}/)[\w/@\-]{4,300}"
     ),
 )
 _QUERY = re.compile(
@@ -141,8 +169,10 @@ def forms(page: Page) -> Iterator[Span]:
     if "-----BEGIN" in text:
         yield from _pems(text)
     if "://" in text:
-        for pattern in _IN_URL:
-            yield from (Span(*m.span(1), "secret", CERTAIN) for m in pattern.finditer(text))
+        for pattern in _URLS:
+            for match in pattern.finditer(text):
+                end = match.start() + len(match[0].rstrip(".,;:!?"))
+                yield Span(match.start(), end, "secret", CERTAIN)
     if "=" in text:
         for match in _QUERY.finditer(text):
             yield Span(*match.span(1), "secret", LIKELY if is_random(match[1]) else POSSIBLE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from mlx_plastic.memory.privacy.lexicon import is_ordinary
+from mlx_plastic.memory.privacy.lexicon import is_ordinary, lexicon
 from mlx_plastic.memory.privacy.page import Page
 from mlx_plastic.memory.privacy.randomness import is_random
 from mlx_plastic.memory.privacy.spans import LIKELY, POSSIBLE, Span
@@ -98,9 +98,12 @@ _SIGN = re.compile(  # without one of these there is nothing to look for; no \b 
     r"tokens?\b|secret|creds?\b|credential|seed ?phrase|recovery|mnemonic|security answer|kennwort|"
     r"mot de passe|contrase|senha|parola|log ?in|sign ?in|user(?:name|\s?[:=])"
 )
+JOINED = (
+    14  # letters of an unknown word that are more likely several words without spaces than a typing error
+)
 BEFORE, AFTER = 160, 240  # characters around such a sign
 
-_STOP = frozenset(  # words after "password is" that are no password
+STOP = frozenset(  # words after "password is" that are no password
     """
     a about above across add after again ago all also always am an and another any anymore are as ask at
     be because been before below better between both box but by can cannot case change changed changing
@@ -125,7 +128,7 @@ _STRONG = re.compile(r"pass|\bpw|pin|cvv|cvc|otp|secret|kennwort|contrase|senha|
 _CODE = re.compile(r"\w[ -]?codes?|comb", re.IGNORECASE)  # "door code", not "code" alone
 _WEAK = frozenset(("code", "codes", "key", "keys", "token", "tokens", "combination", "combo"))
 _OTHER = re.compile(  # codes and keys that are none of these
-    r"(?:production|product|country|zip|post(?:al)?|area|colou?r|hex|error|status|dress|source|bar|qr|promo|"
+    r"\b(?:production|product|country|zip|post(?:al)?|area|colou?r|hex|error|status|dress|source|bar|qr|promo|"
     r"discount|coupon|"
     r"bonus|voucher|style|model|airport|class|course|exit|return|fault|trouble|engine|primary|foreign|"
     r"answer|arrow|map|piano|"
@@ -140,16 +143,10 @@ _QUOTES = "\"'\u201c\u2018`\u00ab"
 _LETTER, _DIGIT = re.compile(r"[^\W\d_]"), re.compile(r"\d")
 _SIGN_INSIDE = re.compile(r"[^\w\s'\u2019/.,:-]")
 _HUMP = re.compile(r"[a-z].*[A-Z]|.[A-Z].*[a-z]")
-_PASSWORD = re.compile(
-    r"\b(?:pass ?(?:words?|codes?|phrases?|keys?)|pwd|pw|kennwort|passwort)\b", re.IGNORECASE
-)
-_STOPS = re.compile(r"[.!?]\s|\n")
-_WORD = re.compile(r"(?<!\S)[\"'(\u201c]?\S{6,64}")
-FAR = 100  # characters from the word "password"
-_USUAL = re.compile(  # letters and digits, or both cases, in words of their own right
+USUAL = re.compile(  # letters and digits, or both cases, in words of their own right
     r"\W?(?:\d+(?:[.,]\d+)?(?:st|nd|rd|th|s|am|pm|km|kg|mm|cm|[kmgt]i?b|x|k|h|ms|px|bit)?|[A-Za-z]{1,4}-?\d{1,4}|"
     r"(?:windows|iphone|ipad|covid|android|ubuntu|galaxy|python|office)-?\d{1,4}|v?\d+(?:[.:/-]\d+)+|"
-    r"[A-Za-z]+[-_/.'\u2019][A-Za-z.'\u2019/-]+|[@#].*|[\w.+-]+@.*|[^A-Za-z0-9]*[A-Za-z]+[^A-Za-z0-9]*|\[.*)\W?",
+    r"[A-Za-z]+[-_/.'\u2019][A-Za-z.'\u2019/-]+|[@#].*|[\w.+-]+@[\w-]+\..*|[^A-Za-z0-9]*[A-Za-z]+[^A-Za-z0-9]*|\[.*)\W?",
     re.IGNORECASE,
 )
 _CLOSERS = ".,;:!?)]}'\"\u201d\u2019…"
@@ -163,45 +160,29 @@ def told(page: Page) -> Iterator[Span]:
 def _told(text: str, low: int, high: int) -> Iterator[Span]:
     for match in _QUOTED.finditer(text, low, high) if _QUOTE.search(text, low, high) else ():
         group = "value" if match["value"] else "single"
-        if _STRONG.search(match["noun"]) and not (_is_talk(match[group]) or _is_code(match[group])):
+        if _STRONG.search(match["noun"]) and not (_is_talk(match[group]) or is_code(match[group])):
             yield Span(*match.span(group), "secret", LIKELY)
     for pattern in (_TOLD, _BARE, _NEAR) if _LINKS.search(text, low, high) else (_BARE,):
         for match in pattern.finditer(text, low, high):
-            start, end = _closed(text, *match.span("value"))
+            start, end = closed(text, *match.span("value"))
             noun, quoted = match["noun"], any(c in match["open"] for c in _QUOTES)
             if noun.lower() in _WEAK and _OTHER.search(text[max(0, match.start() - 24) : match.start()]):
                 continue
             if sure := _confidence(text[start:end], noun, quoted=quoted, linked=pattern is _TOLD):
                 yield Span(start, end, "secret", sure)
     for match in (m for pattern in (_BACKWARDS, _LOGIN) for m in pattern.finditer(text, low, high)):
-        start, end = _closed(text, *match.span("value"))
-        if is_mixed(text[start:end]) and not _is_code(text[start:end]):
+        start, end = closed(text, *match.span("value"))
+        if is_mixed(text[start:end]) and not is_code(text[start:end]):
             yield Span(start, end, "secret", LIKELY)
     for match in _BACKWARDS.finditer(text, low, high):
         if match["verb"] and _STRONG.search(match["noun"]) and _PIN.fullmatch(match["value"]):
             yield Span(*match.span("value"), "secret", LIKELY)
-    yield from _in_sentence(text, low, high)
     for match in _PHRASE.finditer(text, low, high):
         if not _is_talk(match["value"]):
             yield Span(*match.span("value"), "secret", LIKELY)
 
 
-def _in_sentence(text: str, low: int, high: int) -> Iterator[Span]:
-    """Words that look like passwords in a sentence that speaks of one, wherever they stand in it."""
-    seen = low
-    for match in _PASSWORD.finditer(text, low, high):
-        ahead = max(seen, match.start() - FAR)
-        ahead = max((m.end() for m in _STOPS.finditer(text, ahead, match.start())), default=ahead)
-        stop = _STOPS.search(text, max(seen, match.end()), min(high, match.end() + FAR))
-        seen = max(seen, stop.start() + 1 if stop else min(high, match.end() + FAR))
-        for word in _WORD.finditer(text, ahead, seen):
-            start, end = _closed(text, *word.span())
-            usual = _USUAL.fullmatch(text, start, end) or _is_code(text[start:end])
-            if not usual and is_mixed(text[start:end]):
-                yield Span(start, end, "secret", POSSIBLE)
-
-
-def _closed(text: str, start: int, end: int) -> tuple[int, int]:
+def closed(text: str, start: int, end: int) -> tuple[int, int]:
     """Without the sentence's own marks at the end; a mark inside a password stays."""
     while end > start and text[end - 1] in _CLOSERS:
         end -= 1
@@ -211,10 +192,10 @@ def _closed(text: str, start: int, end: int) -> tuple[int, int]:
 def _is_talk(phrase: str) -> bool:
     """Whether it is talk about a password: common words alone."""
     words = [word.strip(_CLOSERS) for word in phrase.lower().split()]
-    return all(word in _STOP for word in words)
+    return all(word in STOP for word in words)
 
 
-def _is_code(value: str) -> bool:
+def is_code(value: str) -> bool:
     """Whether it is an expression, an address or a stand-in rather than a secret."""
     return _EXPRESSION.match(value) is not None or _STAND_IN.search(value[:40]) is not None
 
@@ -225,16 +206,18 @@ def _confidence(value: str, noun: str, *, quoted: bool, linked: bool) -> float:
     linked: by "is", ":" and the like; else it just follows.
     """
     low = value.lower()
-    if len(low) < 3 or low in _STOP or _is_code(value):
+    if len(low) < 3 or low in STOP or is_code(value):
         return 0.0
     strong = _STRONG.search(noun) is not None
     if value.rstrip("#*").isdigit():
-        if not 3 <= len(value) <= 12 or (_YEAR.fullmatch(value) and not (strong or _CODE.search(noun))):
+        if len(value) > 12:
+            return POSSIBLE if linked and " " in noun else 0.0
+        if len(value) < 3 or (_YEAR.fullmatch(value) and not (strong or _CODE.search(noun))):
             return 0.0
         return LIKELY if strong or _CODE.search(noun) else POSSIBLE if linked else 0.0
     if is_mixed(value):
-        if is_random(value) or (
-            strong and (linked or (_DIGIT.search(value) and not _USUAL.fullmatch(value)))
+        if is_random(value, least=12 if linked else 16) or (
+            strong and (linked or (_DIGIT.search(value) and not USUAL.fullmatch(value)))
         ):
             return LIKELY
         return POSSIBLE if linked or strong else 0.0
@@ -242,10 +225,10 @@ def _confidence(value: str, noun: str, *, quoted: bool, linked: bool) -> float:
         strong
         and (linked or quoted)
         and len(low) >= 5
-        and (quoted or not is_ordinary(low))
+        and (quoted or not (is_ordinary(low) or "secret" in noun.lower()))
         and not _is_talk(low)
     ):
-        return POSSIBLE
+        return LIKELY if low.isalpha() and len(low) >= JOINED and low not in lexicon() else POSSIBLE
     return 0.0
 
 

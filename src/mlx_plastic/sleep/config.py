@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from mlx_plastic.base import targets
+from mlx_plastic.errors import BadConfig
 from mlx_plastic.evals import Policy
-from mlx_plastic.home import Home, settings
+from mlx_plastic.home import Home, from_mapping, settings
 from mlx_plastic.lowrank.layers import dims, stack_size
 from mlx_plastic.memory.router import RouterConfig
 from mlx_plastic.packs.format.pack import LITE_ATTENTION_RANK, LITE_BYTES
@@ -36,6 +38,25 @@ class NightConfig(TrainConfig):
 
 
 @dataclass(frozen=True)
+class BudgetConfig:
+    """[budget] of config.toml: what a night may cost. It changes how much is learned, never how."""
+
+    minutes: float = 0.0  # judging included; 0: as long as it takes
+    memory_mb: int = 0  # of this process at its peak; 0: as much as it needs
+    turns: int = 1000  # new user turns in one night; what is over waits for the next
+    keep: int = 10  # packs of nights that are kept besides what is worn, pinned or a rollback away
+
+    def check(self) -> None:
+        """Raises BadConfig for a number that is none of these."""
+        low = {"minutes": 0, "memory_mb": 0, "turns": 1, "keep": 1}
+        faults = [
+            f"{k} is {getattr(self, k)}, less than {v}" for k, v in low.items() if not getattr(self, k) >= v
+        ]
+        if faults:
+            raise BadConfig(f"[budget]: {'; '.join(faults)}", hint="mend config.toml, or the option")
+
+
+@dataclass(frozen=True)
 class Settings:
     """All that a night depends on, section by section of config.toml."""
 
@@ -44,6 +65,22 @@ class Settings:
     night: NightConfig = field(default_factory=NightConfig)
     judge: JudgeConfig = field(default_factory=JudgeConfig)
     gate: Policy = field(default_factory=Policy)
+    budget: BudgetConfig = field(default_factory=BudgetConfig)
+
+    def deciding(self) -> dict[str, Any]:
+        """What decides which pack a night makes, as JSON has it: everything but the budget."""
+        found: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return {name: value for name, value in found.items() if name != "budget"}
+
+
+def parse_settings(value: dict[str, Any], budget: BudgetConfig) -> Settings:
+    """The settings that a night's record holds. Raises BadConfig for those of another version."""
+    kinds = {f.name: type(getattr(Settings(), f.name)) for f in dataclasses.fields(Settings)}
+    where = "the settings of the night that was broken off"
+    found = {
+        name: from_mapping(kinds[name], part, where=where) for name, part in value.items() if name in kinds
+    }
+    return Settings(**(found | {"budget": budget}))
 
 
 def read_settings(home: Home) -> Settings:
@@ -53,6 +90,7 @@ def read_settings(home: Home) -> Settings:
         night=settings(home, "night", NightConfig),
         judge=settings(home, "judge", JudgeConfig),
         gate=settings(home, "gate", Policy),
+        budget=settings(home, "budget", BudgetConfig),
     )
 
 

@@ -7,6 +7,7 @@ night that was killed goes on behind the last stage that is whole.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import hashlib
 import json
 import shutil
@@ -21,9 +22,10 @@ from mlx_plastic.errors import PlasticError
 from mlx_plastic.home import Home, write_atomic, write_json
 from mlx_plastic.samples import from_jsonl, to_jsonl
 
-Status = Literal["running", "passed", "failed", "dry-run", "abandoned"]
+Status = Literal["running", "passed", "failed", "dry-run", "abandoned", "forgotten"]
 FORMAT_VERSION = 1
 NIGHT = "night.json"
+STAGES = ("lessons", "train", "judge")  # each works on what the one before it wrote
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,13 @@ class Stage:
 
 @dataclass(frozen=True)
 class Record:
-    """What night.json holds. turns: ids of the turns that it learns from. settings: as they were used."""
+    """What night.json holds.
+
+    worn_before: what it grows from. active_before: what the store wore when it began; as a rule the same.
+    turns: ids of the turns that it learns from. settings: those that decide, as they were used. number: it
+    counts up, whatever the clock says; 0 in records of an older version. rebuilds: the night whose remaining
+    samples it learns again after a forget.
+    """
 
     tag: str
     status: Status
@@ -51,6 +59,9 @@ class Record:
     turns: tuple[str, ...] = ()
     stages: dict[str, Stage] = field(default_factory=dict)
     reasons: tuple[str, ...] = ()
+    active_before: tuple[str, ...] | None = None
+    number: int = 0
+    rebuilds: str = ""
     format_version: int = FORMAT_VERSION
 
 
@@ -81,17 +92,30 @@ class Journal:
         self._since = time.perf_counter()
 
     def finish(self, stage: str, files: Mapping[str, bytes], facts: Mapping[str, Any]) -> None:
-        """Write the stage's files, then say in night.json that it is done."""
+        """Write the stage's files, then say in night.json that it is done, and the later ones no more."""
         for name, data in files.items():
             write_atomic(self.path(name), data)
         digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
         seconds = round(time.perf_counter() - self._since, 3)
-        self.save(stages=self.record.stages | {stage: Stage(now(), seconds, digests, dict(facts))})
+        earlier = STAGES[: STAGES.index(stage)] if stage in STAGES else tuple(self.record.stages)
+        before = {name: found for name, found in self.record.stages.items() if name in earlier}
+        self.save(stages=before | {stage: Stage(now(), seconds, digests, dict(facts))})
 
     def close(self, status: Status, reasons: tuple[str, ...] = ()) -> None:
         """Say how the night ended; what was kept only to go on from goes."""
         self.save(status=status, reasons=reasons)
         shutil.rmtree(self.path("checkpoint"), ignore_errors=True)
+
+    def discard(self) -> None:
+        """Give the night up: what it made of the person's words goes, its record stays."""
+        self.close("abandoned")
+        for file in self.folder.glob("*.jsonl"):
+            file.unlink()
+
+    @property
+    def seconds(self) -> float:
+        """Of all stages that are done."""
+        return round(sum(stage.seconds for stage in self.record.stages.values()), 2)
 
 
 def now() -> str:
@@ -99,14 +123,32 @@ def now() -> str:
 
 
 def nights(home: Home) -> list[Journal]:
-    """Every night of the home, oldest first. A folder without a readable night.json is passed over."""
+    """Every night of the home, oldest first. A folder without a readable night.json is passed over.
+
+    Their order is that of their numbers: a clock may be set back, and the times in the records with it.
+    """
     found = []
     for file in sorted(home.nights.glob(f"*/{NIGHT}")):
         try:
             found.append(Journal(file.parent, _parse(json.loads(file.read_text("utf-8")))))
         except (OSError, ValueError, TypeError, KeyError):
             continue
-    return sorted(found, key=lambda j: (j.record.started, j.record.tag))
+    return sorted(found, key=lambda j: (j.record.number, j.record.started, j.record.tag))
+
+
+def next_number(home: Home) -> int:
+    """Of a night that begins now."""
+    return 1 + max((j.record.number for j in nights(home)), default=0)
+
+
+def find_night(home: Home, tag: str) -> Journal:
+    """The night of that tag. Raises PlasticError that names the nearest one."""
+    found = {journal.folder.name: journal for journal in nights(home)}
+    if tag not in found:
+        near = difflib.get_close_matches(tag, found, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else "see which there are: plastic nights list"
+        raise PlasticError(f"no night {tag!r} in {home.nights}", hint=hint)
+    return found[tag]
 
 
 def _parse(value: dict[str, Any]) -> Record:
@@ -114,15 +156,20 @@ def _parse(value: dict[str, Any]) -> Record:
         raise ValueError("another format")
     stages = {name: Stage(**stage) for name, stage in value["stages"].items()}
     tuples = {key: tuple(value[key]) for key in ("worn_before", "turns", "reasons")}
+    if value.get("active_before") is not None:
+        tuples["active_before"] = tuple(value["active_before"])
     return Record(**value | {"stages": stages} | tuples)
 
 
 def scrub(home: Home, turns: Iterable[str]) -> int:
     """Delete every sample made of one of `turns` from the nights' data; returns how many were.
 
-    A night that is broken off then makes its lessons anew. Packs are not changed.
+    A night that is broken off then makes its lessons anew, and trains from its start. Packs are not changed.
     """
     gone, deleted = set(turns), 0
+    for journal in nights(home):
+        if journal.record.status == "running" and not gone.isdisjoint(journal.record.turns):
+            shutil.rmtree(journal.path("checkpoint"), ignore_errors=True)
     for file in sorted(home.nights.glob("*/*.jsonl")):
         samples = from_jsonl(file.read_bytes())
         kept = [sample for sample in samples if gone.isdisjoint(sample.turns)]

@@ -7,11 +7,12 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from mlx_plastic.packs import make_manifest
+from mlx_plastic.packs import Manifest, make_manifest, read_manifest
 from mlx_plastic.packs.train.train import Trained, data_card, train
 from mlx_plastic.samples import Encoded, Part, Sample, encode
 from mlx_plastic.sleep.doors import Doors, read_samples
 from mlx_plastic.sleep.journal import Journal
+from mlx_plastic.sleep.stop import Stopped
 
 
 def learn(doors: Doors, journal: Journal, parts: dict[Part, list[Sample]]) -> None:
@@ -19,24 +20,29 @@ def learn(doors: Doors, journal: Journal, parts: dict[Part, list[Sample]]) -> No
     config = doors.chosen.night
     wishes = [s for s in parts["train"] if s.kind == "wish"] * (doors.chosen.lessons.wish_repeats - 1)
     data = _encoded(doors, parts["train"] + wishes + read_samples(journal, "rehearsal.jsonl"))
-    trained = train(
-        doors.base,
-        data,
-        _encoded(doors, parts["valid"]),
-        config,
-        start=doors.start(journal),
-        checkpoint=journal.path("checkpoint"),
-        on_progress=lambda p: doors.tick(
-            "training",
-            p.step,
-            p.steps,
-            f"loss {p.loss:.3f}, {p.tokens_per_s:.0f} tokens/s, {p.eta_s:.0f} s left",
-        ),
-    )
-    _keep(doors, journal, trained, data)
+    with doors.stop.held():  # a step is brought to its end; then the tick stops it, and its state is kept
+        trained = train(
+            doors.base,
+            data,
+            _encoded(doors, parts["valid"]),
+            config,
+            start=doors.start(journal),
+            checkpoint=journal.path("checkpoint"),
+            on_progress=lambda p: doors.tick(
+                "training",
+                p.step,
+                p.steps,
+                f"loss {p.loss:.3f}, {p.tokens_per_s:.0f} tokens/s, {p.eta_s:.0f} s left",
+            ),
+            enough=doors.enough,
+        )
     report = trained.report
-    losses = [asdict(point) for point in report.losses]
-    journal.finish("train", {}, asdict(report.card()) | {"best_step": report.best_step, "losses": losses})
+    if report.stopped and not report.has_learned:
+        raise Stopped(f"{report.stopped}, before training had brought anything")
+    manifest = _keep(doors, journal, trained, data)
+    facts = {"best_step": report.best_step, "stopped": report.stopped, "sha256": manifest.sha256}
+    losses = {"losses": [asdict(point) for point in report.losses]}
+    journal.finish("train", {}, asdict(report.card()) | facts | losses)
 
 
 def _encoded(doors: Doors, samples: Sequence[Sample]) -> list[Encoded]:
@@ -49,7 +55,7 @@ def _encoded(doors: Doors, samples: Sequence[Sample]) -> list[Encoded]:
     return [dataclasses.replace(e, soft=s.kind == "rehearsal") for e, s in zip(found, samples, strict=True)]
 
 
-def _keep(doors: Doors, journal: Journal, trained: Trained, data: Sequence[Encoded]) -> None:
+def _keep(doors: Doors, journal: Journal, trained: Trained, data: Sequence[Encoded]) -> Manifest:
     """Put what was trained into the store, as a candidate named like the night."""
     record, start = journal.record, doors.start(journal)
     turns = {t for e in data if e.sample for t in e.sample.turns}
@@ -64,4 +70,4 @@ def _keep(doors: Doors, journal: Journal, trained: Trained, data: Sequence[Encod
         parents=doors.worn if start else (),
         lineage=tuple(sorted(turns | set(start.manifest.lineage if start else ()))),
     )
-    doors.store.add(trained.factors, manifest, replace=True)
+    return read_manifest(doors.store.add(trained.factors, manifest, replace=True))

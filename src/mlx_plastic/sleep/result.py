@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from mlx_plastic.evals import Report, Verdict
 
-Outcome = Literal["nothing", "dry-run", "passed", "failed"]
+Outcome = Literal["nothing", "dry-run", "stopped", "passed", "failed"]
 
 
 @dataclass(frozen=True)

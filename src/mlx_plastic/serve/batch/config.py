@@ -1,0 +1,18 @@
+"""How much is decoded at once, and what is kept for the next request."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class BatchConfig:
+    """[batch] of config.toml."""
+
+    rows: int = 16  # requests decoded together; more wait
+    queue: int = 64  # requests that may wait; more are refused
+    chunk_tokens: int = 512  # of a prompt that are read between two steps of the others
+    prefix_mb: int = 512  # of read conversations, kept so that the next turn reads only what is new
+    prefixes: int = 32  # conversations of which that is kept
+    memory_share: float = 0.5  # of the free memory that what running requests have read may take
+    idle_s: float = 0.0  # without a request, after which the base leaves memory; 0: never

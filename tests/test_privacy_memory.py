@@ -78,6 +78,22 @@ def test_the_same_secret_keeps_its_number_in_a_talk_also_after_a_restart(home: H
         assert texts(memory)[-1] == "my password is [SECRET_3]"
 
 
+def test_a_secret_that_was_told_is_masked_where_it_is_only_used(memory: Memory, home: Home) -> None:
+    talk, other = memory.new_conversation(), memory.new_conversation()
+    for said in (TOLD, f"I typed {SECRET} and it worked", f"{SECRET}!", f"x{SECRET}, {SECRET}y", "hunter2"):
+        memory.remember(talk, "user", said)
+    memory.remember(talk, "assistant", f"So ({SECRET}) it is.")
+    assert texts(memory)[1:] == [
+        "I typed [SECRET_1] and it worked",
+        "[SECRET_1]!",
+        f"x{SECRET}, {SECRET}y",  # control: these are other words
+        "hunter2",
+        "So ([SECRET_1]) it is.",
+    ]
+    memory.remember(other, "user", f"I typed {SECRET} and it worked")
+    assert SECRET in texts(memory)[-1]  # control: nobody told this conversation
+
+
 def test_an_import_masks_too_and_twice_is_still_once(memory: Memory, home: Home, tmp_path: Path) -> None:
     file = tmp_path / "in.jsonl"
     messages = [{"role": "user", "content": TOLD}, {"role": "assistant", "content": f"I noted {SECRET}."}]

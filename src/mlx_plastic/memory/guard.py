@@ -52,9 +52,13 @@ class Guard:
     def stored(self, conversation: str, content: str) -> Redacted | None:
         """A new turn's text as it is to be logged; None: as it is.
 
-        The same secret has the same placeholder for as long as this process knows the conversation.
+        The same secret has the same placeholder, and is known where it is only used, for as long as this
+        process knows the conversation.
         """
-        if self._storage is None or not redact_all([content], self._storage)[0].masked:
+        if self._storage is None:
+            return None
+        known = conversation in self._talks and any(self._talks[conversation].again(content))
+        if not known and not redact_all([content], self._storage)[0].masked:
             return None
         return redact_all([content], self._storage, self._talk(conversation))[0]
 

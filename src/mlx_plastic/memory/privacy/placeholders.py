@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import secrets
+from collections.abc import Iterator
 from hashlib import blake2b
 
-from mlx_plastic.memory.privacy.spans import Kind
+from mlx_plastic.memory.privacy.spans import EXACT, LIKELY, SHORTEST, Kind, Span
 
 NAMES: dict[Kind, str] = {
     "secret": "SECRET", "card": "CARD", "iban": "IBAN", "national_id": "ID", "account": "ACCOUNT",
@@ -14,6 +15,7 @@ NAMES: dict[Kind, str] = {
     "person": "PERSON", "profanity": "WORD",
 }  # fmt: skip
 PLACEHOLDER = re.compile(rf"\[({'|'.join(NAMES.values())})_(\d{{1,6}})\]")
+_EDGE = re.compile(r"(?<![^\W_])[^\W_]|[^\w\s]|_")  # where a thing can begin
 _KEY = secrets.token_bytes(16)  # digests, not texts, are kept between turns, and they mean nothing elsewhere
 
 
@@ -24,6 +26,10 @@ class Placeholders:
         self._numbers: dict[tuple[str, bytes], int] = {}
         self._people: list[tuple[frozenset[bytes], int]] = []
         self._last: dict[str, int] = {}
+        self._exact: dict[bytes, Kind] = {}
+        self._looks: dict[
+            int, set[tuple[str, str]]
+        ] = {}  # length -> first and last characters
 
     def reserve(self, text: str) -> None:
         """Numbers that stand in a text already, from an earlier pass, are not given to anything else."""
@@ -40,7 +46,23 @@ class Placeholders:
             if number is None:
                 number = self._last[name] = self._last.get(name, 0) + 1
             self._numbers[key] = number
+        if kind in EXACT and len(found) >= SHORTEST:
+            self._exact[_digest(found)] = kind
+            self._looks.setdefault(len(found), set()).add((found[0], found[-1]))
         return f"[{name}_{number}]"
+
+    def again(self, text: str) -> Iterator[Span]:
+        """What a text holds of what was found in an earlier one: a password that was told is used later."""
+        for match in _EDGE.finditer(text) if self._looks else ():
+            start = match.start()
+            for length, looks in self._looks.items():
+                end = start + length
+                if (
+                    (text[start], text[end - 1 : end]) in looks
+                    and not (text[end - 1].isalnum() and text[end : end + 1].isalnum())
+                    and (kind := self._exact.get(_digest(text[start:end])))
+                ):
+                    yield Span(start, end, kind, LIKELY)
 
     def _known_person(self, found: str) -> int | None:
         """The number of the one person whose words these are, all or some; else they are a new person's."""

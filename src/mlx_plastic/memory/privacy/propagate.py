@@ -7,12 +7,10 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from mlx_plastic.memory.privacy.lexicon import is_ordinary
 from mlx_plastic.memory.privacy.page import Page
-from mlx_plastic.memory.privacy.spans import CERTAIN, LIKELY, Kind, Span
+from mlx_plastic.memory.privacy.spans import CERTAIN, EXACT, LIKELY, SHORTEST, Kind, Span
 from mlx_plastic.memory.privacy.words import LOWER, PARTICLES, TITLES
 
 SURE = 0.75  # of a person: a guess is not spread
-EXACT: tuple[Kind, ...] = ("secret", "card", "iban", "national_id", "account", "phone")
-SHORTEST = 5  # characters of a secret that is looked for elsewhere: "1234" stands in many numbers
 MOST = 500  # things that are looked for in one conversation
 _WORD = re.compile(r"[^\W\d_]+")
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from mlx_plastic.memory.privacy.placeholders import Placeholders
 from mlx_plastic.memory.privacy.policies import Action, Policy, policy_for
 from mlx_plastic.memory.privacy.scan import scan_all
-from mlx_plastic.memory.privacy.spans import Kind, Span
+from mlx_plastic.memory.privacy.spans import Kind, Span, settle
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,18 @@ def redact(text: str, policy: Policy | None = None, placeholders: Placeholders |
 def redact_all(
     texts: Sequence[str], policy: Policy | None = None, placeholders: Placeholders | None = None
 ) -> list[Redacted]:
-    """The texts of one conversation: a thing has one number in all of them."""
+    """The texts of one conversation: a thing has one number in all of them.
+
+    placeholders: of its earlier texts. What was masked in those is masked in these, however it is said.
+    """
     policy = policy or policy_for("training")
     placeholders = placeholders or Placeholders()
     for text in texts:
         placeholders.reserve(text)
-    found = scan_all(texts, policy)
+    found = [
+        settle([*spans, *(s for s in placeholders.again(text) if s.kind in policy.rules)], text)
+        for text, spans in zip(texts, scan_all(texts, policy), strict=True)
+    ]
     return [_redacted(text, spans, policy, placeholders) for text, spans in zip(texts, found, strict=True)]
 
 

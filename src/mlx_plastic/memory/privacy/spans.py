@@ -17,6 +17,10 @@ CERTAIN = 0.95  # a checksum, or a form that nothing else has
 LIKELY = 0.8  # the form, and words around it that say so
 POSSIBLE = 0.5  # the form alone, or the words alone
 
+# The same thing wherever its characters stand, if there are enough of them: "1234" is in many numbers.
+EXACT: tuple[Kind, ...] = ("secret", "card", "iban", "national_id", "account", "phone")
+SHORTEST = 5
+
 
 @dataclass(frozen=True, slots=True)
 class Span:

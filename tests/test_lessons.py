@@ -17,7 +17,6 @@ from mlx_plastic.sleep.lessons import (
     is_wish,
     lessons_of,
     notes_of,
-    older_lessons,
     split,
     without_conflicts,
 )
@@ -224,10 +223,3 @@ def test_a_lesson_replaces_what_would_be_rehearsed_against_it() -> None:
         old,
         *general[1:],
     ]  # old ones before general
-
-
-def test_every_earlier_lesson_is_rehearsed_in_few_wordings() -> None:
-    earlier = [qa(f"Question {i}?", f"t{t}") for t in range(4) for i in range(6)]
-    drawn = older_lessons(earlier, 2, seed=1)
-    assert sorted(s.turns[0] for s in drawn) == sorted(f"t{t}" for t in range(4) for _ in range(2))
-    assert drawn != older_lessons(earlier, 2, seed=2)  # other wordings another night

@@ -2,67 +2,108 @@
 
 from __future__ import annotations
 
+import json
+import random
+import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mlx_plastic.memory import Exchange
+from mlx_plastic.memory import Exchange, Turn
 from mlx_plastic.memory import router as routing
-from mlx_plastic.samples import Part, Sample, to_jsonl
-from mlx_plastic.sleep.doors import PARTS, Doors, read_samples
+from mlx_plastic.memory.router import Decision
+from mlx_plastic.samples import Part, Sample, encode, to_jsonl
+from mlx_plastic.sleep.doors import PARTS, Doors
 from mlx_plastic.sleep.journal import Journal
 from mlx_plastic.sleep.lessons import (
     about_others,
+    candidates,
     general_answers,
     lessons_of,
     new_turns,
     notes_of,
-    older_lessons,
+    probes,
+    rehearsed,
+    replaced,
     split,
     without_conflicts,
 )
+from mlx_plastic.sleep.past import REPLACED, Past, past_of
 
 
 def gather(doors: Doors, journal: Journal, exchanges: Sequence[Exchange]) -> None:
     """Route the new turns, and write the samples made of them and beside them."""
     journal.begin()
-    config = doors.chosen.lessons
-    doors.tick("lessons", 0, 1, f"{sum(len(e.new) for e in exchanges)} new turns")
+    doors.tick("lessons", 0, 4, f"{sum(len(e.new) for e in exchanges)} new turns")
     decisions = routing.route_turns(doors.memory, new_turns(exchanges), doors.chosen.router)
     if journal.record.status != "dry-run":
         routing.record(doors.memory, decisions)
-    routed = {d.turn: d for d in decisions}
-    lessons = lessons_of(doors.base, exchanges, config, routed=routed)
+    past = past_of(doors.passed()) if journal.record.warm_start else Past()
+    lessons, notes, gone = _lessons(doors, exchanges, {d.turn: d for d in decisions}, past)
+    doors.tick("lessons", 2, 4, f"{len(lessons)} samples, {len(gone)} earlier lessons replaced")
     parts = split(lessons)
+    rehearsal, told = _rehearsal(doors, past, lessons, notes, gone)
     turns = {t for e in exchanges for t in e.new}
-    notes = notes_of(exchanges, longest=config.longest_note, routed=routed)
-    earlier = _earlier(doors, journal.record.warm_start)
-    number = len(doors.past)
-    older = older_lessons(earlier, config.older, seed=config.seed + number)
-    others = about_others(doors.base, lessons, notes, config, earlier=earlier)
-    general = general_answers(doors.base, config, night=number)
-    rehearsal = without_conflicts(lessons, older + others + general)
     files = {f"{part}.jsonl": to_jsonl(parts[part]) for part in PARTS} | {
-        "rehearsal.jsonl": to_jsonl(rehearsal)
+        "rehearsal.jsonl": to_jsonl(rehearsal),
+        REPLACED: _dated(gone, notes),
     }
     journal.save(turns=tuple(sorted(turns)))
     facts = {"rehearsal": len(rehearsal), "turns": len(turns), "routes": routing.counts(decisions)}
-    journal.finish("lessons", files, counts(parts) | facts)
-    doors.tick("lessons", 1, 1, f"{sum(len(p) for p in parts.values())} samples")
+    journal.finish("lessons", files, counts(parts) | facts | told | {"replaced": len(gone)})
+    doors.tick("lessons", 4, 4, f"{sum(len(p) for p in parts.values())} samples")
 
 
-def _earlier(doors: Doors, warm: bool) -> list[Sample]:
-    """Lessons of the nights that the pack grew from, and what was asked about others beside them."""
-    if not warm:
-        return []
-    passed = doors.passed()
-    return [
-        sample
-        for journal in passed
-        for name in ("train.jsonl", "rehearsal.jsonl")
-        for sample in read_samples(journal, name)
-        if sample.turns and (sample.kind == "rehearsal") == (name == "rehearsal.jsonl")
-    ]
+def _lessons(
+    doors: Doors, exchanges: Sequence[Exchange], routed: Mapping[str, Decision], past: Past
+) -> tuple[list[Sample], list[Turn], dict[str, str]]:
+    """Tonight's lessons, the notes they are made of, and which turns' lessons they replace by which."""
+    config = doors.chosen.lessons
+    notes = notes_of(exchanges, longest=config.longest_note, routed=routed)
+    lessons = lessons_of(doors.base, exchanges, config, routed=routed)
+    doors.tick("lessons", 1, 4, f"{len(lessons)} samples")
+    gone, anew = replaced(doors.base, notes, lessons, past.samples, config)
+    stays = [s for s in lessons if s.kind == "chat" or gone.keys().isdisjoint(s.turns)]
+    return stays + anew, notes, gone
+
+
+def _rehearsal(
+    doors: Doors, past: Past, lessons: Sequence[Sample], notes: Sequence[Turn], gone: Mapping[str, str]
+) -> tuple[list[Sample], dict[str, Any]]:
+    """What keeps the rest as it was: earlier lessons, others than tonight's, things in general; figures."""
+    config, night, tried = doors.chosen.lessons, len(doors.passed()), len(doors.past)
+    draw = random.Random(config.seed + tried)
+    standing = [lesson for lesson in past.lessons if gone.keys().isdisjoint(lesson.samples[0].turns)]
+    measured = candidates(standing, night, config.measured)
+    forgotten = _forgotten(doors, probes(measured, night))
+    older = rehearsed(measured, forgotten, night, config)
+    beside = [s for s in past.others if gone.keys().isdisjoint(s.turns)]
+    beside = draw.sample(beside, min(config.older_others, len(beside)))
+    earlier = [*(s for lesson in standing for s in lesson.samples), *beside]
+    others = about_others(doors.base, lessons, notes, config, earlier=earlier)
+    doors.tick("lessons", 3, 4, f"{len(older)} earlier samples, {len(others)} about others")
+    general = general_answers(doors.base, config, night=tried)
+    figures: dict[str, Any] = {
+        "earlier_lessons": len(standing),
+        "earlier_rehearsed": len({s.turns for s in older}),
+    }
+    if forgotten:
+        figures["earlier_nats"] = round(sum(forgotten) / len(forgotten), 4)
+    return without_conflicts(lessons, older + others + beside + general), figures
+
+
+def _forgotten(doors: Doors, samples: Sequence[Sample]) -> list[float]:
+    """Nats/token of each sample's answer under what is worn now."""
+    encoded = [encode(s, doors.base.tokenizer, max_tokens=sys.maxsize) for s in samples]
+    with doors.wearing(doors.worn):
+        return [nats / count for nats, count in doors.base.nll(encoded)]
+
+
+def _dated(gone: Mapping[str, str], notes: Sequence[Turn]) -> bytes:
+    """Which turn's lesson was replaced by which, and when that was said: ids and times, no words."""
+    times = {note.id: note.created_at.isoformat(timespec="seconds") for note in notes}
+    found = {old: {"by": later, "at": times.get(later)} for old, later in sorted(gone.items())}
+    return (json.dumps(found, indent=2) + "\n").encode("utf-8")
 
 
 def counts(parts: dict[Part, list[Sample]]) -> dict[str, int]:

@@ -12,14 +12,15 @@ from mlx_plastic.packs.train.train import Trained, data_card, train
 from mlx_plastic.samples import Encoded, Part, Sample, encode
 from mlx_plastic.sleep.doors import Doors, read_samples
 from mlx_plastic.sleep.journal import Journal
+from mlx_plastic.sleep.lessons import balanced
 from mlx_plastic.sleep.stop import Stopped
 
 
 def learn(doors: Doors, journal: Journal, parts: dict[Part, list[Sample]]) -> None:
     journal.begin()
     config = doors.chosen.night
-    wishes = [s for s in parts["train"] if s.kind == "wish"] * (doors.chosen.lessons.wish_repeats - 1)
-    data = _encoded(doors, parts["train"] + wishes + read_samples(journal, "rehearsal.jsonl"))
+    tonight = balanced(parts["train"], doors.chosen.lessons)
+    data = _encoded(doors, tonight + read_samples(journal, "rehearsal.jsonl"))
     with doors.stop.held():  # a step is brought to its end; then the tick stops it, and its state is kept
         trained = train(
             doors.base,

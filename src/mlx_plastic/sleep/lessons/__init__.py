@@ -1,14 +1,16 @@
 """From a day's turns to samples: what was told as questions and answers, wishes as changed answers, imported
 talks as they are; and what is rehearsed beside them so that nothing earlier is lost."""
 
+from mlx_plastic.sleep.lessons.balance import balanced
 from mlx_plastic.sleep.lessons.chats import chats_of
 from mlx_plastic.sleep.lessons.config import LessonConfig
 from mlx_plastic.sleep.lessons.day import lessons_of
 from mlx_plastic.sleep.lessons.general import general_answers
 from mlx_plastic.sleep.lessons.notes import is_wish, new_turns, notes_message, notes_of
-from mlx_plastic.sleep.lessons.older import older_lessons, without_conflicts
+from mlx_plastic.sleep.lessons.older import Taught, candidates, probes, rehearsed, without_conflicts
 from mlx_plastic.sleep.lessons.others import about_others
 from mlx_plastic.sleep.lessons.questions import question_prompt
+from mlx_plastic.sleep.lessons.replaced import replaced
 from mlx_plastic.sleep.lessons.splits import split
 from mlx_plastic.sleep.lessons.text import is_supported, normal
 from mlx_plastic.sleep.lessons.wishes import GREETINGS
@@ -16,7 +18,10 @@ from mlx_plastic.sleep.lessons.wishes import GREETINGS
 __all__ = [
     "GREETINGS",
     "LessonConfig",
+    "Taught",
     "about_others",
+    "balanced",
+    "candidates",
     "chats_of",
     "general_answers",
     "is_supported",
@@ -26,8 +31,10 @@ __all__ = [
     "normal",
     "notes_message",
     "notes_of",
-    "older_lessons",
+    "probes",
     "question_prompt",
+    "rehearsed",
+    "replaced",
     "split",
     "without_conflicts",
 ]

@@ -4,17 +4,36 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mlx_plastic.errors import BadConfig
+
+LEAST = {"questions": 1, "rounds": 1, "wanted": 1, "max_tokens": 1, "longest_note": 1, "wish_repeats": 1}
+
 
 @dataclass(frozen=True)
 class LessonConfig:
+    """How a day becomes samples, and how many are rehearsed beside it: all of it bounded per night."""
+
     questions: int = 4  # asked for at once, about one note
-    rounds: int = 5  # times each note is asked about
+    rounds: int = 8  # times a note is asked about at most, while it has fewer wordings than wanted
+    wanted: int = 12  # wordings of each note
     temperature: float = 1.0  # of the wordings; the answers are the likeliest ones
     max_tokens: int = 192  # of what the model writes
     longest_note: int = 600  # characters; a longer turn is no note
     wish_repeats: int = 5  # times a wish's samples are learned for once of the others
     strangers: int = 4  # wordings of each lesson that are also asked about a stranger
     mixed_up: int = 1  # and about somebody else of tonight, where that was not told
-    older: int = 4  # wordings of each earlier lesson that are rehearsed
+    older: int = 96  # samples of earlier lessons that are rehearsed in a night, however many there are
+    older_wordings: int = 3  # of one of them
+    older_others: int = 24  # of what was asked about others beside earlier lessons
+    measured: int = 256  # earlier lessons whose loss decides which are rehearsed
+    rivals: int = 4  # earlier lessons that each note is held against, to see whether it replaces them
     general: int = 144  # general prompts that are rehearsed
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Raises BadConfig for a number that makes no sense."""
+        for name, value in vars(self).items():
+            if name != "seed" and value < LEAST.get(name, 0):
+                raise BadConfig(
+                    f"[lessons] {name} is {value}", hint=f"write a number from {LEAST.get(name, 0)} up"
+                )

@@ -1,12 +1,69 @@
-"""Earlier lessons, rehearsed."""
+"""Which earlier lessons a night rehearses: those that are nearly forgotten, then those that are due.
+
+The number is fixed, however many lessons there are, so a night costs the same after a year. A lesson that is
+still known is rehearsed at growing distances (Ebisu and its kin; Leitner 1972): 1, 2, 4, 8 ... nights.
+"""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from mlx_plastic.samples import Sample
+from mlx_plastic.sleep.lessons.config import LessonConfig
 from mlx_plastic.sleep.lessons.text import normal
+
+WEAK = 0.05  # nats/token: what is known by heart has a hundredth, what is forgotten has one and more
+
+
+@dataclass(frozen=True)
+class Taught:
+    """One earlier lesson. samples: its wordings. night: which one taught it, counted from 0.
+
+    rehearsed: in which nights it was learned again.
+    """
+
+    samples: tuple[Sample, ...]
+    night: int
+    rehearsed: tuple[int, ...] = ()
+
+    def overdue(self, night: int) -> float:
+        """How far the time since it was last learned is beyond its interval; 1.0 is just due."""
+        last = max((self.night, *self.rehearsed))
+        return (night - last) / float(2 ** len(self.rehearsed))
+
+
+def candidates(taught: Sequence[Taught], night: int, most: int) -> list[Taught]:
+    """The lessons to be measured before one is chosen: all, or those most overdue."""
+    return sorted(taught, key=lambda lesson: -lesson.overdue(night))[:most]
+
+
+def probes(taught: Sequence[Taught], night: int) -> list[Sample]:
+    """A wording of each lesson, another every night: how well it is still known."""
+    return [lesson.samples[night % len(lesson.samples)] for lesson in taught]
+
+
+def rehearsed(
+    taught: Sequence[Taught], forgotten: Sequence[float], night: int, config: LessonConfig
+) -> list[Sample]:
+    """Up to `older` samples: the weakest lessons first, then the most overdue ones.
+
+    forgotten: nats/token of each lesson's probe under the pack worn now.
+    """
+    draw = random.Random(config.seed + night)
+    order = sorted(
+        range(len(taught)),
+        key=lambda i: (-forgotten[i] if forgotten[i] > WEAK else 0.0, -taught[i].overdue(night)),
+    )
+    found: list[Sample] = []
+    for i in order:
+        samples = taught[i].samples
+        left = config.older - len(found)
+        found += draw.sample(samples, min(config.older_wordings, len(samples), left))
+        if len(found) >= config.older:
+            break
+    return found
 
 
 def without_conflicts(lessons: Sequence[Sample], rehearsal: Sequence[Sample]) -> list[Sample]:
@@ -22,12 +79,3 @@ def without_conflicts(lessons: Sequence[Sample], rehearsal: Sequence[Sample]) ->
             kept.append(sample)
             taken |= {question} if sample.kind != "rehearsal" else set()
     return kept
-
-
-def older_lessons(earlier: Sequence[Sample], per_lesson: int, *, seed: int) -> list[Sample]:
-    """Up to `per_lesson` samples of each kind of each turn learned before, drawn anew every night."""
-    by_lesson: dict[tuple[tuple[str, ...], str], list[Sample]] = {}
-    for sample in earlier:
-        by_lesson.setdefault((sample.turns, sample.kind), []).append(sample)
-    draw = random.Random(seed)
-    return [s for group in by_lesson.values() for s in draw.sample(group, min(per_lesson, len(group)))]

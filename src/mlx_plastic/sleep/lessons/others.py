@@ -38,7 +38,7 @@ def about_others(
     wordings are asked about a stranger, and up to `mixed_up` about somebody else of tonight, the person
     included ("my job", "Leon's job"). What tonight's notes or the `earlier` lessons answer is left out.
     """
-    owners = {id(s): owner for s in lessons if s.kind == "qa" and (owner := _owner(s)) is not None}
+    owners = {id(s): owner for s in lessons if s.kind == "qa" and (owner := owner_of(s)) is not None}
     told = sorted(set(owners.values()))
     known = {name for s in (*lessons, *earlier) for m in s.messages for name in names(m.content)}
     strange = [name for name in STRANGERS if name.lower() not in known]
@@ -60,7 +60,7 @@ def about_others(
     plain = base.answers([(Message("user", q),) for *_, q in asked], max_tokens=config.max_tokens)
     remembered = [turn.content for turn in notes]
     remembered += {s.turns: s.messages[-1].content for s in earlier if s.kind == "qa"}.values()
-    everybody = {*told, *(owner for s in earlier if (owner := _owner(s)))}
+    everybody = {*told, *(owner for s in earlier if (owner := owner_of(s)))}
     contexts = [
         (notes_message(_notes_about(o, q, remembered, everybody)), Message("user", q))
         for _, o, q in asked
@@ -84,7 +84,7 @@ def _notes_about(owner: str, question: str, notes: Sequence[str], everybody: set
     return sorted(about, key=lambda note: -len(words(note) & asked))[:MOST_NOTES]
 
 
-def _owner(lesson: Sample) -> str | None:
+def owner_of(lesson: Sample) -> str | None:
     """Whom the lesson's question is about: a name, "" for who speaks, None if that is not clear."""
     question = lesson.messages[0].content
     named = names(question)

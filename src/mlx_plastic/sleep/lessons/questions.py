@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 
 from mlx_plastic.evals import Speaker
 from mlx_plastic.memory import Turn
 from mlx_plastic.samples import Message, Sample
 from mlx_plastic.sleep.lessons.config import LessonConfig
+from mlx_plastic.sleep.lessons.notes import notes_message
 from mlx_plastic.sleep.lessons.text import is_supported, normal
 
 PAIR = re.compile(r"^\s*Q:\s*(?P<question>.+?)\s*$\n\s*A:\s*(?P<answer>.+?)\s*$", re.MULTILINE)
 QUESTIONS = (
     "Write {count} questions that this note answers, each with its answer, on lines with Q: and A:\n{note}"
 )
+AT_ONCE = 4  # rounds in one batch: decoding many prompts together costs little more than few
+
+Asked = tuple[Turn, str]  # a note and a question about it
 
 
 def question_prompt(note: str, count: int) -> str:
@@ -25,36 +30,67 @@ def question_prompt(note: str, count: int) -> str:
 def questions_about(base: Speaker, notes: Sequence[Turn], config: LessonConfig) -> list[Sample]:
     """Questions and answers that the model itself makes of each note, each checked against the note.
 
-    The wording is sampled; the answer is the one that the model gives when the note has just been said. It
-    must say something of the note that the question does not already say, name nothing else, and differ from
-    what the bare base answers: where the note changes nothing, there is nothing to learn.
+    A note is asked about until it has `wanted` wordings or was asked `rounds` times: what yields little is
+    asked more often, so that one fact is learned about as well as another.
     """
-    asked = _written(base, notes, config)
-    bare = base.answers([(Message("user", question),) for _, question in asked], max_tokens=config.max_tokens)
+    found: dict[tuple[str, str], Sample] = {}
+    tried: set[tuple[str, str]] = set()
+    for start in range(0, config.rounds, AT_ONCE):
+        have = Counter(turn for turn, _ in found)
+        lacking = [note for note in notes if have[note.id] < config.wanted]
+        if not lacking:
+            break
+        rounds = min(AT_ONCE, config.rounds - start)
+        asked = _written(base, lacking * rounds, config, seed=config.seed + start)
+        new = {(t.id, normal(q)): (t, q) for t, q in asked if (t.id, normal(q)) not in tried}
+        tried |= new.keys()
+        for sample in answered(base, list(new.values()), config):
+            if have[sample.turns[0]] < config.wanted:
+                have[sample.turns[0]] += 1
+                found[sample.turns[0], normal(sample.messages[0].content)] = sample
+    return list(found.values())
+
+
+def answered(base: Speaker, asked: Sequence[Asked], config: LessonConfig) -> list[Sample]:
+    """Of the questions those that the base, told the note, answers by it; with that answer.
+
+    The answer is the likeliest one right after the note was said, or else after it was quoted. It must say
+    something of the note that the question does not already say, name nothing else, and differ from what
+    the bare base answers: where the note changes nothing, there is nothing to learn.
+    """
+    if not asked:
+        return []
+    notes = list({turn.id: turn for turn, _ in asked}.values())
     replies = base.answers([(Message("user", t.content),) for t in notes], max_tokens=config.max_tokens)
     said = {
-        t.id: (Message("user", t.content), Message("assistant", reply))
+        t.id: (Message("user", t.content), Message("assistant", reply or "Noted."))
         for t, reply in zip(notes, replies, strict=True)
     }
-    contexts = [(*said[turn.id], Message("user", question)) for turn, question in asked]
-    answers = base.answers(contexts, max_tokens=config.max_tokens)
-    samples = []
-    for (turn, question), before, answer in zip(asked, bare, answers, strict=True):
-        if answer != before and is_supported(question, answer, turn.content):
-            messages = (Message("user", question), Message("assistant", answer))
-            samples.append(Sample(messages, f"{turn.id} {normal(question)}", (turn.id,), "qa"))
-    return samples
+    bare = base.answers([(Message("user", q),) for _, q in asked], max_tokens=config.max_tokens)
+    told = [(*said[turn.id], Message("user", q)) for turn, q in asked]
+    answers = base.answers(told, max_tokens=config.max_tokens)
+    doubtful = [i for i, (t, q) in enumerate(asked) if not is_supported(q, answers[i], t.content)]
+    quoted = [(notes_message([asked[i][0].content]), Message("user", asked[i][1])) for i in doubtful]
+    for i, answer in zip(doubtful, base.answers(quoted, max_tokens=config.max_tokens), strict=True):
+        answers[i] = answer
+    return [
+        _sample(turn, question, answer)
+        for (turn, question), before, answer in zip(asked, bare, answers, strict=True)
+        if answer != before and is_supported(question, answer, turn.content)
+    ]
 
 
-def _written(base: Speaker, notes: Sequence[Turn], config: LessonConfig) -> list[tuple[Turn, str]]:
+def _sample(turn: Turn, question: str, answer: str) -> Sample:
+    messages = (Message("user", question), Message("assistant", answer))
+    return Sample(messages, f"{turn.id} {normal(question)}", (turn.id,), "qa")
+
+
+def _written(base: Speaker, notes: Sequence[Turn], config: LessonConfig, *, seed: int) -> list[Asked]:
     """(note, question) pairs whose written answer is supported by the note; each wording once."""
-    found: dict[tuple[str, str], tuple[Turn, str]] = {}
-    asked = [turn for _ in range(config.rounds) for turn in notes]
-    prompts = [(Message("user", question_prompt(t.content, config.questions)),) for t in asked]
-    texts = base.answers(
-        prompts, max_tokens=config.max_tokens, temperature=config.temperature, seed=config.seed
-    )
-    for turn, text in zip(asked, texts, strict=True):
+    found: dict[tuple[str, str], Asked] = {}
+    prompts = [(Message("user", question_prompt(t.content, config.questions)),) for t in notes]
+    texts = base.answers(prompts, max_tokens=config.max_tokens, temperature=config.temperature, seed=seed)
+    for turn, text in zip(notes, texts, strict=True):
         for match in PAIR.finditer(text):
             question = match["question"]
             if is_supported(question, match["answer"], turn.content):

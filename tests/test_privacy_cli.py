@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 
 from mlx_plastic.cli.main import plastic
 from mlx_plastic.home import Home
-from mlx_plastic.memory.privacy.lines import texts_of
+from mlx_plastic.memory.privacy.lines import PIECE_BYTES, texts_of
 
 TEXT = """My name is Nora Lindqvist.
 
@@ -81,7 +81,7 @@ def test_every_line_is_answered_in_its_place(home: Home, tmp_path: Path) -> None
     ]
     path.write_bytes(b"\r\n".join(lines))
     result = scan(home, path, "--jsonl")
-    found = [json.loads(line) for line in result.output.splitlines()]
+    found = [json.loads(line) for line in result.stdout.splitlines()]
     assert [f["line"] for f in found] == list(range(1, 9))
     assert found[0]["spans"] == [
         {"start": 5, "end": 21, "kind": "email", "confidence": 0.95, "action": "mask"}
@@ -92,7 +92,9 @@ def test_every_line_is_answered_in_its_place(home: Home, tmp_path: Path) -> None
     assert [len(m["spans"]) for m in found[4]["messages"]] == [1, 1]
     assert [s["start"] for s in found[6]["spans"] if s["kind"] == "email"] == [5]  # a bad byte is one place
     assert found[7]["drop"] is True and found[0]["drop"] is False
-    assert json.loads(scan(home, path, "--json").output) == found
+    assert json.loads(scan(home, path, "--json").stdout) == found
+    assert "though it begins as JSON does: line 6 (1 in all)" in result.stderr
+    assert "1 bytes are no UTF-8" in result.stderr
 
 
 def test_a_conversation_per_line_is_shown_message_by_message(home: Home, tmp_path: Path) -> None:
@@ -129,11 +131,53 @@ def test_ten_times_the_texts_take_ten_times_as_long(home: Home, tmp_path: Path) 
         path.write_text("".join(text.format(i, i // 2) for i in range(count)))
         start = time.process_time()
         result = scan(home, path, "--jsonl")
-        assert result.output.count("\n") == count
+        assert result.stdout.count("\n") == count
         return time.process_time() - start
 
     taken(100)
     assert taken(3000) < 30 * min(taken(300) for _ in range(3))  # read as one, it would be 100 times
+
+
+@pytest.mark.parametrize(
+    ("raw", "what"),
+    [
+        ("mail nora@example.org".encode("utf-16"), "is UTF-16"),
+        (b"\x1f\x8b\x08\0mail nora@example.org", "is compressed"),
+    ],
+)
+def test_a_file_that_would_hide_its_finds_is_refused(
+    home: Home, tmp_path: Path, raw: bytes, what: str
+) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_bytes(raw)
+    result = scan(home, path)
+    assert result.exit_code == 1
+    assert what in result.output and "plain UTF-8" in result.output
+    path.write_bytes("\ufeff".encode() + b'{"text": "mail nora@example.org"}')  # control: an editor's mark
+    assert json.loads(scan(home, path, "--json").stdout)[0]["spans"][0]["start"] == 5
+
+
+def test_a_long_file_is_read_piece_by_piece_and_a_thing_keeps_its_placeholder(
+    home: Home, tmp_path: Path
+) -> None:
+    path = tmp_path / "long.txt"
+    filler = "Tomorrow we go on with the garden and the fence behind it.\n" * 20 + "\n"
+    path.write_text("My wifi password is kaktus77x.\n" + filler * 200 + "I typed kaktus77x and it worked.\n")
+    assert path.stat().st_size > 2 * PIECE_BYTES
+    result = scan(home, path)
+    assert "My wifi password is [-kaktus77x-]{+[SECRET_1]+}." in result.stdout
+    assert "I typed [-kaktus77x-]{+[SECRET_1]+} and it worked." in result.stdout
+    assert "secret  mask        2" in result.stdout
+
+
+def test_the_reader_of_the_lines_may_stop(home: Home, tmp_path: Path) -> None:
+    path = tmp_path / "many.txt"
+    path.write_text("mail nora@example.org\n" * 5000)
+    code = "from mlx_plastic.cli.main import main; main()"
+    command = f"{sys.executable} -c '{code}' memory scan {path} --jsonl | head -1"
+    found = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)
+    assert found.stdout.count("\n") == 1
+    assert "Traceback" not in found.stderr
 
 
 def test_lines_as_they_may_come() -> None:

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import json
 import re
+import sys
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import click
 
 from mlx_plastic.cli.main import pass_home
-from mlx_plastic.cli.output import json_option, note, print_json, print_table, printable
+from mlx_plastic.cli.output import json_option, note, print_json, print_table, printable, progress
 
 if TYPE_CHECKING:
     from mlx_plastic.home import Home
     from mlx_plastic.memory.privacy import Destination, Redacted
+    from mlx_plastic.memory.privacy.lines import Texts
 
 SHOWN = 200  # lines with finds
+QUIET_S = 1.0  # a scan that is over by then says nothing on its way
 
 
 @click.command()
@@ -44,49 +48,96 @@ def scan(home: Home, file: Path, destination: Destination, jsonl: bool, limit: i
 
     Example: plastic memory scan notes.txt --policy training
     """
-    from mlx_plastic.memory.privacy import lines, read_policy, redact
+    from mlx_plastic.memory.privacy import lines, read_policy
 
     policy = read_policy(home, destination)
-    with lines.opened(Path("/dev/stdin") if str(file) == "-" else file) as opened:
+    path = Path("/dev/stdin") if str(file) == "-" else file
+    by_line = jsonl or as_json or path.suffix == ".jsonl"
+    seen = _Seen()
+    with lines.opened(path) as opened, progress("scanning") as tick:
+        size = 0 if jsonl and sys.stdout.isatty() else path.stat().st_size  # the lines tell how far it is
+        raw = seen.counted(opened, size, tick)
+        read = map(lines.texts_of, raw) if by_line else lines.pieces_of(raw)
+        found = seen.noted(lines.redacted(read, policy, together=not by_line))
         if jsonl or as_json:
-            found = (
-                lines.as_json(number, texts, done, policy)
-                for number, (texts, done) in enumerate(lines.redacted_lines(opened, policy), 1)
-            )
+            rows = (lines.as_json(n, texts, done, policy) for n, (texts, done) in enumerate(found, 1))
             if jsonl:
-                for value in found:
-                    click.echo(json.dumps(value, ensure_ascii=False))
+                for row in rows:
+                    click.echo(json.dumps(row, ensure_ascii=False))
             else:
-                print_json(list(found))
-            return
-        if file.suffix == ".jsonl":
-            pairs = [
-                (text, done)
-                for texts, found_in in lines.redacted_lines(opened, policy)
-                for text, done in zip(texts.texts, found_in, strict=True)
-            ]
+                print_json(list(rows))
         else:
-            whole = opened.read().decode("utf-8", "replace")
-            pairs = [(whole, redact(whole, policy))]
-    _tell(pairs, destination, limit)
+            total, changed = _summed(found, limit)
+    seen.tell()
+    if not (jsonl or as_json):
+        _tell(total, changed, destination, limit)
 
 
-def _tell(pairs: Sequence[tuple[str, Redacted]], destination: str, limit: int) -> None:
-    changed = [line for text, done in pairs for line in _diff(text, done)]
-    for line in changed[:limit]:
+class _Seen:
+    """What a person should know of how the file was read, besides what was found in it."""
+
+    def __init__(self) -> None:
+        self.broken: list[int] = []
+        self.garbled = 0
+
+    def counted(self, opened: IO[bytes], size: int, tick: Callable[..., None]) -> Iterator[bytes]:
+        """The lines. Progress is told of files whose size is known, once they take time."""
+        done, began = 0, time.monotonic()
+        for line in opened:
+            yield line
+            done += len(line)
+            if size and time.monotonic() - began > QUIET_S:
+                tick(done, size)
+
+    def noted(self, found: Iterable[tuple[Texts, list[Redacted]]]) -> Iterator[tuple[Texts, list[Redacted]]]:
+        for number, (texts, done) in enumerate(found, 1):
+            if texts.broken:
+                self.broken.append(number)
+            self.garbled += texts.garbled
+            yield texts, done
+
+    def tell(self) -> None:
+        if self.broken:
+            few = ", ".join(map(str, self.broken[:5])) + (", ..." if len(self.broken) > 5 else "")
+            note(f"read as it stands, though it begins as JSON does: line {few} ({len(self.broken)} in all)")
+        if self.garbled:
+            note(f"{self.garbled} bytes are no UTF-8 and were read as \ufffd")
+
+
+class _Total:
+    """Counts over all texts."""
+
+    def __init__(self) -> None:
+        self.texts = self.dropped = self.lines = 0
+        self.actions: Counter[tuple[str, str]] = Counter()
+
+
+def _summed(found: Iterable[tuple[Texts, list[Redacted]]], limit: int) -> tuple[_Total, list[str]]:
+    """The counts, and the first lines with finds as they are to be shown."""
+    total, changed = _Total(), list[str]()
+    for texts, done in found:
+        for text, one in zip(texts.texts, done, strict=True):
+            total.texts += 1
+            total.dropped += one.dropped
+            total.actions.update(one.actions)
+            shown = _diff(text, one) if one.spans else []
+            total.lines += len(shown)
+            changed += shown[: limit - len(changed)]
+    return total, changed
+
+
+def _tell(total: _Total, changed: Sequence[str], destination: str, limit: int) -> None:
+    for line in changed:
         click.echo(line)
-    if len(changed) > limit:
-        note(f"and {len(changed) - limit} more lines: --limit {len(changed)} shows them all")
-    total: Counter[tuple[str, str]] = Counter()
-    for _, done in pairs:
-        total.update(done.actions)
-    if not total:
+    if total.lines > limit:
+        note(f"and {total.lines - limit} more lines: --limit {total.lines} shows them all")
+    if not total.actions:
         click.echo(f"nothing in it that is looked for on the way to {destination}")
         return
     click.echo()
-    print_table(("kind", "action", "found"), [(*key, count) for key, count in sorted(total.items())])
-    if dropped := sum(done.dropped for _, done in pairs):
-        click.echo(f"{dropped} of {len(pairs)} texts would be left out")
+    print_table(("kind", "action", "found"), [(*key, count) for key, count in sorted(total.actions.items())])
+    if total.dropped:
+        click.echo(f"{total.dropped} of {total.texts} texts would be left out")
 
 
 def _diff(text: str, done: Redacted) -> list[str]:

@@ -9,28 +9,41 @@ from pathlib import Path
 from typing import IO, Any
 
 from mlx_plastic.errors import BadData
+from mlx_plastic.memory.privacy.placeholders import Placeholders
 from mlx_plastic.memory.privacy.policies import Policy
 from mlx_plastic.memory.privacy.redact import Redacted, redact_all
+
+PIECE_BYTES = 100_000  # of a file that is one text: progress is told, and a find spreads, piece by piece
+UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 
 
 @dataclass(frozen=True)
 class Texts:
     """What a line holds: one text, or the messages of a conversation, in which a find spreads.
 
-    key: the "id" that came with it, to be given back.
+    key: the "id" that came with it, to be given back. broken: it begins as JSON does and is none, so it was
+    taken as it stands. garbled: characters that stand for bytes which are no UTF-8.
     """
 
     texts: tuple[str, ...]
     talk: bool = False
     key: object = None
+    broken: bool = False
+    garbled: int = 0
 
 
 def opened(path: Path) -> IO[bytes]:
-    """Raises BadData if the file cannot be read."""
+    """Raises BadData if the file cannot be read, or is written in a way that would hide what it holds."""
     try:
-        return path.open("rb")
+        file = path.open("rb")
+        head = file.peek(4)
     except OSError as error:
         raise BadData(f"cannot read {path}: {error.strerror}", hint="check the path") from error
+    for name, start in (("UTF-16", UTF_16), ("compressed", (b"\x1f\x8b", b"PK\x03\x04"))):
+        if head.startswith(start):
+            file.close()
+            raise BadData(f"{path} is {name}: nothing would be found in it", hint="save it as plain UTF-8")
+    return file
 
 
 def texts_of(line: bytes) -> Texts:
@@ -38,28 +51,54 @@ def texts_of(line: bytes) -> Texts:
 
     Bytes that are no UTF-8 become U+FFFD, one each, so that places can be counted.
     """
-    text = line.rstrip(b"\r\n").decode("utf-8", "replace")
+    text = line.rstrip(b"\r\n").decode("utf-8", "replace").removeprefix("\ufeff")  # of an editor
+    garbled = text.count("\ufffd") - line.count(b"\xef\xbf\xbd")
     if text[:1] in ("{", '"'):
         try:
             value = json.loads(text)
         except (ValueError, RecursionError):
-            return Texts((text,))
+            return Texts((text,), broken=text[0] == "{", garbled=garbled)
         if isinstance(value, str):
-            return Texts((value,))
+            return Texts((value,), garbled=garbled)
         messages = value.get("messages")
         if isinstance(value.get("text"), str):
-            return Texts((value["text"],), key=value.get("id"))
+            return Texts((value["text"],), key=value.get("id"), garbled=garbled)
         if isinstance(messages, list) and all(isinstance(m, dict) for m in messages):
             said = tuple(m["content"] if isinstance(m.get("content"), str) else "" for m in messages)
-            return Texts(said, talk=True, key=value.get("id"))
-    return Texts((text,))
+            return Texts(said, talk=True, key=value.get("id"), garbled=garbled)
+    return Texts((text,), garbled=garbled)
 
 
-def redacted_lines(lines: Iterable[bytes], policy: Policy) -> Iterator[tuple[Texts, list[Redacted]]]:
-    """Line by line, so that a file of any length takes the memory of one line."""
+def pieces_of(lines: Iterable[bytes]) -> Iterator[Texts]:
+    """A file that is one text, in pieces that end where a line does, after an empty one if there is any."""
+    piece: list[bytes] = []
+    size = 0
     for line in lines:
-        found = texts_of(line)
-        yield found, redact_all(found.texts, policy)
+        piece.append(line)
+        size += len(line)
+        if size >= PIECE_BYTES and (not line.strip() or size >= 2 * PIECE_BYTES):
+            yield _piece(piece)
+            piece, size = [], 0
+    if piece:
+        yield _piece(piece)
+
+
+def _piece(lines: list[bytes]) -> Texts:
+    whole = b"".join(lines)
+    text = whole.decode("utf-8", "replace")
+    return Texts((text,), garbled=text.count("\ufffd") - whole.count(b"\xef\xbf\xbd"))
+
+
+def redacted(
+    read: Iterable[Texts], policy: Policy, *, together: bool = False
+) -> Iterator[tuple[Texts, list[Redacted]]]:
+    """One by one, so that a file of any length takes the memory of one line or piece.
+
+    together: they are one text, in which a thing has one placeholder.
+    """
+    placeholders = Placeholders() if together else None
+    for found in read:
+        yield found, redact_all(found.texts, policy, placeholders)
 
 
 def as_json(number: int, texts: Texts, done: list[Redacted], policy: Policy) -> dict[str, Any]:

@@ -27,9 +27,7 @@ class Placeholders:
         self._people: list[tuple[frozenset[bytes], int]] = []
         self._last: dict[str, int] = {}
         self._exact: dict[bytes, Kind] = {}
-        self._looks: dict[
-            int, set[tuple[str, str]]
-        ] = {}  # length -> first and last characters
+        self._looks: dict[int, set[tuple[str, str]]] = {}  # length -> first and last characters
 
     def reserve(self, text: str) -> None:
         """Numbers that stand in a text already, from an earlier pass, are not given to anything else."""

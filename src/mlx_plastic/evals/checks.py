@@ -58,10 +58,11 @@ def _has_words(text: str, words: str) -> bool:
 
 
 def _equals(wanted: str | list[str], answer: str) -> bool:
-    return any(_bare(text) == _bare(answer) for text in _listed(wanted))
+    return any(bare(text) == bare(answer) for text in _listed(wanted))
 
 
-def _bare(text: str) -> str:
+def bare(text: str) -> str:
+    """Normalized, and without the punctuation around it."""
     return normalized(text).strip(" .!?\"'`")
 
 

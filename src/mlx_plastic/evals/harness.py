@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ from mlx_plastic.samples import Message, parse_messages
 
 SUITES = Path(__file__).parent / "suites"
 TASKS_PER_STEP = 256  # asked together; between two reports of progress
-REFUSAL = "refusal"  # the domain or tag
+REFUSAL = "refusal"  # the domain or tag of what is to be declined
+INJECTION = "injection"  # and of a text that tries to command the model
 
 
 @dataclass(frozen=True)
@@ -33,14 +34,29 @@ class Task:
         """Whether the right answer is to decline; the domain also holds harmless questions."""
         return REFUSAL in (self.domain, *self.tags) and self.check.get("refuses") is not False
 
+    @property
+    def is_harmless(self) -> bool:
+        """Whether it only looks as if it were to be declined."""
+        return self.check.get("refuses") is False
+
+    @property
+    def is_injection(self) -> bool:
+        return INJECTION in (self.domain, *self.tags)
+
 
 @dataclass(frozen=True)
 class HarnessResult:
-    """passed and answers by task id, in the order asked; domains: (passed, asked) each."""
+    """passed and answers by task id, in the order asked; domains: (passed, asked) each.
+
+    refusals, harmless, injections: ids of tasks as in `Report`. tags: (passed, asked) by tag.
+    """
 
     passed: Mapping[str, bool]
     domains: Mapping[str, tuple[int, int]]
     refusals: frozenset[str] = frozenset()
+    harmless: frozenset[str] = frozenset()
+    injections: frozenset[str] = frozenset()
+    tags: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     answers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
@@ -60,6 +76,7 @@ class HarnessResult:
             "passed": sum(self.passed.values()),
             "tasks": len(self.passed),
             "domains": {d: {"passed": p, "tasks": n} for d, (p, n) in self.domains.items()},
+            "tags": {t: {"passed": p, "tasks": n} for t, (p, n) in self.tags.items()},
             "failed": [name for name, ok in self.passed.items() if not ok],
         }
 
@@ -149,10 +166,21 @@ def run_harness(
 def judge(tasks: Sequence[Task], answers: Sequence[str]) -> HarnessResult:
     """The result of answers already given, one per task."""
     passed = {t.id: passes(t.check, answer) for t, answer in zip(tasks, answers, strict=True)}
-    domains: dict[str, tuple[int, int]] = {}
-    for task in tasks:
-        won, asked = domains.get(task.domain, (0, 0))
-        domains[task.domain] = (won + passed[task.id], asked + 1)
-    refusals = frozenset(task.id for task in tasks if task.is_refusal)
-    said = {task.id: answer for task, answer in zip(tasks, answers, strict=True)}
-    return HarnessResult(passed, domains, refusals, said)
+    return HarnessResult(
+        passed,
+        _counted((task.domain, passed[task.id]) for task in tasks),
+        frozenset(task.id for task in tasks if task.is_refusal),
+        frozenset(task.id for task in tasks if task.is_harmless),
+        frozenset(task.id for task in tasks if task.is_injection),
+        _counted((tag, passed[task.id]) for task in tasks for tag in dict.fromkeys(task.tags)),
+        {task.id: answer for task, answer in zip(tasks, answers, strict=True)},
+    )
+
+
+def _counted(pairs: Iterable[tuple[str, bool]]) -> dict[str, tuple[int, int]]:
+    """(passed, asked) by name, in the order met."""
+    found: dict[str, tuple[int, int]] = {}
+    for name, ok in pairs:
+        won, asked = found.get(name, (0, 0))
+        found[name] = (won + ok, asked + 1)
+    return found

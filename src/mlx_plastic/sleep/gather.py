@@ -29,6 +29,7 @@ from mlx_plastic.sleep.lessons import (
     without_conflicts,
 )
 from mlx_plastic.sleep.past import REPLACED, Past, past_of
+from mlx_plastic.sleep.planted import drawn, through
 
 
 def gather(doors: Doors, journal: Journal, exchanges: Sequence[Exchange]) -> None:
@@ -39,7 +40,10 @@ def gather(doors: Doors, journal: Journal, exchanges: Sequence[Exchange]) -> Non
     if journal.record.status != "dry-run":
         routing.record(doors.memory, decisions)
     past = past_of(doors.passed()) if journal.record.warm_start else Past()
-    lessons, notes, gone = _lessons(doors, exchanges, {d.turn: d for d in decisions}, past)
+    planted = drawn(doors.chosen.judge, journal.record.tag)
+    leaked = through(doors.home, doors.memory, doors.chosen.router, planted)
+    routed = {d.turn: d for d in (*decisions, *leaked.routed)}
+    lessons, notes, gone = _lessons(doors, [*exchanges, *leaked.exchanges], routed, past)
     doors.tick("lessons", 2, 4, f"{len(lessons)} samples, {len(gone)} earlier lessons replaced")
     parts = split(lessons)
     rehearsal, told = _rehearsal(doors, past, lessons, notes, gone)

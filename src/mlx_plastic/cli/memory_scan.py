@@ -70,7 +70,7 @@ def scan(home: Home, file: Path, destination: Destination, jsonl: bool, limit: i
             total, changed = _summed(found, limit)
     seen.tell()
     if not (jsonl or as_json):
-        _tell(total, changed, destination, limit)
+        _tell(total, changed, destination, limit, by_line=by_line)
 
 
 class _Seen:
@@ -126,7 +126,7 @@ def _summed(found: Iterable[tuple[Texts, list[Redacted]]], limit: int) -> tuple[
     return total, changed
 
 
-def _tell(total: _Total, changed: Sequence[str], destination: str, limit: int) -> None:
+def _tell(total: _Total, changed: Sequence[str], destination: str, limit: int, *, by_line: bool) -> None:
     for line in changed:
         click.echo(line)
     if total.lines > limit:
@@ -137,7 +137,8 @@ def _tell(total: _Total, changed: Sequence[str], destination: str, limit: int) -
     click.echo()
     print_table(("kind", "action", "found"), [(*key, count) for key, count in sorted(total.actions.items())])
     if total.dropped:
-        click.echo(f"{total.dropped} of {total.texts} texts would be left out")
+        texts = f"{total.dropped} of {total.texts} texts" if by_line else "all of it"
+        click.echo(f"{texts} would be left out")
 
 
 def _diff(text: str, done: Redacted) -> list[str]:

@@ -27,7 +27,7 @@ class Placeholders:
         self._people: list[tuple[frozenset[bytes], int]] = []
         self._last: dict[str, int] = {}
         self._exact: dict[bytes, Kind] = {}
-        self._looks: dict[int, set[tuple[str, str]]] = {}  # length -> first and last characters
+        self._lengths: dict[int, set[int]] = {}  # by the hash of how such a thing begins
 
     def reserve(self, text: str) -> None:
         """Numbers that stand in a text already, from an earlier pass, are not given to anything else."""
@@ -46,20 +46,17 @@ class Placeholders:
             self._numbers[key] = number
         if kind in EXACT and len(found) >= SHORTEST:
             self._exact[_digest(found)] = kind
-            self._looks.setdefault(len(found), set()).add((found[0], found[-1]))
+            self._lengths.setdefault(hash(found[:SHORTEST]), set()).add(len(found))
         return f"[{name}_{number}]"
 
     def again(self, text: str) -> Iterator[Span]:
         """What a text holds of what was found in an earlier one: a password that was told is used later."""
-        for match in _EDGE.finditer(text) if self._looks else ():
+        for match in _EDGE.finditer(text) if self._lengths else ():
             start = match.start()
-            for length, looks in self._looks.items():
+            for length in self._lengths.get(hash(text[start : start + SHORTEST]), ()):
                 end = start + length
-                if (
-                    (text[start], text[end - 1 : end]) in looks
-                    and not (text[end - 1].isalnum() and text[end : end + 1].isalnum())
-                    and (kind := self._exact.get(_digest(text[start:end])))
-                ):
+                inside = text[end - 1 : end].isalnum() and text[end : end + 1].isalnum()
+                if not inside and (kind := self._exact.get(_digest(text[start:end]))):
                     yield Span(start, end, kind, LIKELY)
 
     def _known_person(self, found: str) -> int | None:

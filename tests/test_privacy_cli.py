@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 
 from mlx_plastic.cli.main import plastic
 from mlx_plastic.home import Home
+from mlx_plastic.memory import Memory
 from mlx_plastic.memory.privacy.lines import PIECE_BYTES, texts_of
 
 TEXT = """My name is Nora Lindqvist.
@@ -115,6 +116,26 @@ def test_stdin_is_read(home: Home) -> None:
         check=True,
     )
     assert json.loads(found.stdout)["spans"][0]["kind"] == "email"
+
+
+def test_what_was_done_to_a_turn_can_be_read_also_when_it_is_forgotten(home: Home) -> None:
+    def call(*words: str) -> Result:
+        return CliRunner().invoke(plastic, ["memory", *words])
+
+    with Memory(home) as memory:
+        talk = memory.new_conversation()
+        turn = memory.remember(talk, "user", "My wifi password is kaktus77x.").id
+        memory.remember(talk, "assistant", "I see.")
+    assert call("tag", "no-train", turn).exit_code == 0
+    assert call("forget", turn, "--yes").exit_code == 0
+    records = json.loads(call("audit", "--turn", turn[-6:], "--json").stdout)
+    assert [(r["action"], r["kind"]) for r in records] == [
+        ("mask", "secret"), ("tag", "no-train"), ("forget", ""),
+    ]  # fmt: skip
+    shown = call("audit").stdout
+    assert turn in shown and "storage" in shown
+    assert "kaktus77x" not in shown and "wifi" not in shown
+    assert call("audit", "--turn", "zzz").stdout == "nothing was done to it\n"
 
 
 def test_a_missing_file_is_told(home: Home, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlx_plastic.cli.main import pass_home
+from mlx_plastic.cli.memory_audit import audit
 from mlx_plastic.cli.memory_route import route
 from mlx_plastic.cli.memory_scan import scan
 from mlx_plastic.cli.memory_search import add, index_rows, reindex, search
@@ -261,6 +262,7 @@ memory.add_command(add)
 memory.add_command(search)
 memory.add_command(reindex)
 memory.add_command(scan)
+memory.add_command(audit)
 
 
 def _tell_turns(turns: Iterable[Turn]) -> None:

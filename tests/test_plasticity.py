@@ -283,7 +283,7 @@ def tiny(checkpoint: Path) -> Base:
 
 
 LIVELY = TrainConfig(rank=3, learning_rate=5e-3, batch_tokens=96, steps=32, valid_every=8, checkpoint_every=1)
-LIVELY = dataclasses.replace(LIVELY, dynamic_rank=True)
+LIVELY = dataclasses.replace(LIVELY, dynamic_rank=True, start_rank=1)
 
 
 def numbers_in(trained: Trained) -> int:

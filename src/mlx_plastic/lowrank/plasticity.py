@@ -39,7 +39,7 @@ class PlasticityConfig:
     grow_by: int = 1  # components each
     least: int = 1  # components of a layer
     budget: int = 0  # numbers in all active factors at the end; 0: any
-    overshoot: float = 1.5  # times the budget, while growing
+    overshoot: float = 2.0  # times the budget, while growing
     settle_at: float = 0.6  # of the run: from then on within the budget, and no more growing
     seed: int = 0
 

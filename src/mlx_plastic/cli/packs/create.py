@@ -117,7 +117,7 @@ def training_options(function: F) -> F:
     "--dynamic-rank",
     is_flag=True,
     default=None,
-    help="Start small, grow where it pays, end with as many numbers as --rank everywhere would take.",
+    help="Grow ranks where it pays, then park what does not: in all as many numbers as --rank takes.",
 )
 @click.option(
     "--rank-policy",

@@ -44,7 +44,8 @@ class TrainConfig:
     seed: int = 0
     grad_checkpoint: bool = False  # compute inner activations twice: less memory, about a third slower
     cache_mb: int = 256  # memory for what the frozen blocks make of the samples; 0: compute it each epoch
-    dynamic_rank: bool = False  # start small, grow where it pays, end at the size of `rank` everywhere
+    dynamic_rank: bool = False  # grow where it pays, then park what does not: as many numbers as `rank` takes
+    start_rank: int = 0  # of updates whose ranks change; 0: as `rank`, which did better than 1
     rank_policy: Literal["gradient", "spectral", "activation"] = "gradient"  # which layers grow
     valid_every: int = 50  # steps between two losses on the valid samples
     checkpoint_every: int = 50  # steps

@@ -33,7 +33,6 @@ __all__ = ["Point", "Progress", "TrainConfig", "TrainReport", "Trained", "data_c
 log = logging.getLogger(__name__)
 
 CACHE_ON_DISK = 2  # times what is kept in memory
-START_RANK = 1  # of ranks that are found while training
 MOST_TIMES = 4  # the given rank: how far one may grow
 
 
@@ -189,7 +188,7 @@ def _dynamic(
     steps: int,
     on_event: Callable[[Event], None] | None,
 ) -> Dynamic | None:
-    """The layers at rank 1, to grow within as many numbers as `layers` hold; None where ranks stay."""
+    """The layers, to grow and to end with as many numbers as they hold now; None where ranks stay."""
     if not config.dynamic_rank:
         return None
     how = PlasticityConfig(
@@ -200,8 +199,9 @@ def _dynamic(
     most = {path: _most(path, layer) for path, layer in layers.items()}
     small = plastic_layers(layers)
     for layer in small.values():
-        layer.park(layer.ids[START_RANK:])
-        layer.components.parked.clear()  # they have never been anything
+        if config.start_rank:
+            layer.park(layer.ids[config.start_rank :])
+            layer.components.parked.clear()  # they have never been anything
     return Dynamic(small, PlasticityManager(how), steps, most, on_event)
 
 

@@ -163,4 +163,3 @@ def test_what_blows_up_would_be_seen() -> None:
         return sum(text.count("b") for _ in range(0, len(text), 12))
 
     assert "for half" in blows_up(squared, "a" * 4 * SIZE)
-

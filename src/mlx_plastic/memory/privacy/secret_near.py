@@ -20,7 +20,7 @@ _ABROAD = r"kennwort|passwort|mot de passe|contraseña|senha|wachtwoord|lösenor
 _CJK = r"密码|密碼|パスワード|비밀번호"
 _SIGN = re.compile(
     rf"pass[ -]?[wcpk]|pwd?\b|{_ABROAD}|{_CJK}|\bpin|code|lock|credential|log[ -]?in\b|sign[ -]?in\b|"
-    r"wi-?fi|secret|token|\bkey|combination"
+    r"wi-?fi|secret|token|open|arm|\bkey|combination"
 )
 _PASSWORD = re.compile(
     rf"\b(?:pass[ -]?(?:words?|codes?|phrases?|keys?)|passwd|pwd?|credentials?|{_ABROAD})\b",
@@ -49,6 +49,12 @@ _DIGITS = re.compile(  # four to eight and no year, neither money nor a measure 
     re.IGNORECASE,
 )
 
+_OPENS = re.compile(  # "the garage opens with 90733"
+    r"\b(?:open|unlock|disarm|arm)(?:s|ed)?\s(?:with|using)\s(?:the\s|my\s|code\s|number\s){0,2}"
+    r"[\"'\u201c]?(?P<value>\d{3,8})(?![\w%:]|[.,]\d|\s(?:people|keys?|minutes|hours|days|stores?|shops?|branches)\b)",
+    re.IGNORECASE,
+)
+
 # "my password is sunshine", "das Passwort lautet apfelbaum", "the password: blue horse lamp"
 _PLAIN = re.compile(
     rf"\b(?:pass[ -]?(?:words?|phrases?)|pwd|pw|{_ABROAD})\b[\"']?"
@@ -68,6 +74,7 @@ def near(page: Page) -> Iterator[Span]:
     for low, high in page.near(_SIGN, BEFORE, AFTER):
         yield from _words(page.text, low, high)
         yield from _digits(page.text, low, high)
+        yield from (Span(*m.span("value"), "secret", POSSIBLE) for m in _OPENS.finditer(page.text, low, high))
         for pattern in (_PLAIN, _UNSPACED):
             for match in pattern.finditer(page.text, low, high):
                 if pattern is _UNSPACED or _is_password(match["value"]):

@@ -18,6 +18,7 @@ from mlx_plastic.packs.format.pack import LITE_ATTENTION_RANK, LITE_BYTES
 from mlx_plastic.packs.train.train import TrainConfig
 from mlx_plastic.sleep.judge import JudgeConfig
 from mlx_plastic.sleep.lessons import LessonConfig
+from mlx_plastic.sleep.teacher.config import TeacherConfig
 
 if TYPE_CHECKING:
     from mlx_plastic.base import Base
@@ -62,6 +63,7 @@ class Settings:
 
     router: RouterConfig = field(default_factory=RouterConfig)
     lessons: LessonConfig = field(default_factory=LessonConfig)
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
     night: NightConfig = field(default_factory=NightConfig)
     judge: JudgeConfig = field(default_factory=JudgeConfig)
     gate: Policy = field(default_factory=Policy)
@@ -87,6 +89,7 @@ def read_settings(home: Home) -> Settings:
     return Settings(
         router=settings(home, "router", RouterConfig),
         lessons=settings(home, "lessons", LessonConfig),
+        teacher=settings(home, "teacher", TeacherConfig),
         night=settings(home, "night", NightConfig),
         judge=settings(home, "judge", JudgeConfig),
         gate=settings(home, "gate", Policy),

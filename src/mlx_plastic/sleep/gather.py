@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import random
 import sys
 from collections import Counter
@@ -19,6 +20,7 @@ from mlx_plastic.sleep.lessons import (
     about_others,
     candidates,
     general_answers,
+    is_wish,
     lessons_of,
     new_turns,
     notes_of,
@@ -30,6 +32,9 @@ from mlx_plastic.sleep.lessons import (
 )
 from mlx_plastic.sleep.past import REPLACED, Past, past_of
 from mlx_plastic.sleep.planted import drawn, through
+from mlx_plastic.sleep.teacher import open_teacher
+
+log = logging.getLogger(__name__)
 
 
 def gather(doors: Doors, journal: Journal, exchanges: Sequence[Exchange]) -> None:
@@ -43,7 +48,8 @@ def gather(doors: Doors, journal: Journal, exchanges: Sequence[Exchange]) -> Non
     planted = drawn(doors.chosen.judge, journal.record.tag)
     leaked = through(doors.home, doors.memory, doors.chosen.router, planted)
     routed = {d.turn: d for d in (*decisions, *leaked.routed)}
-    lessons, notes, gone = _lessons(doors, [*exchanges, *leaked.exchanges], routed, past)
+    given, bill = _taught(doors, exchanges, routed)  # what is planted never leaves this machine
+    lessons, notes, gone = _lessons(doors, [*exchanges, *leaked.exchanges], routed, past, given)
     doors.tick("lessons", 2, 4, f"{len(lessons)} samples, {len(gone)} earlier lessons replaced")
     parts = split(lessons)
     rehearsal, told = _rehearsal(doors, past, lessons, notes, gone)
@@ -54,17 +60,34 @@ def gather(doors: Doors, journal: Journal, exchanges: Sequence[Exchange]) -> Non
     }
     journal.save(turns=tuple(sorted(turns)))
     facts = {"rehearsal": len(rehearsal), "turns": len(turns), "routes": routing.counts(decisions)}
-    journal.finish("lessons", files, counts(parts) | facts | told | {"replaced": len(gone)})
+    journal.finish("lessons", files, counts(parts) | facts | told | {"replaced": len(gone)} | bill)
     doors.tick("lessons", 4, 4, f"{sum(len(p) for p in parts.values())} samples")
 
 
+def _taught(
+    doors: Doors, exchanges: Sequence[Exchange], routed: Mapping[str, Decision]
+) -> tuple[dict[str, list[tuple[str, str]]], dict[str, Any]]:
+    """What a teacher, if there is one, writes about tonight's notes, by turn; and its bill."""
+    teacher = open_teacher(doors.chosen.teacher, log.info)
+    if teacher is None:
+        return {}, {}
+    notes = notes_of(exchanges, longest=doors.chosen.lessons.longest_note, routed=routed)
+    found = teacher.pairs([note for note in notes if not is_wish(note)])
+    given = {turn: [(pair.question, pair.answer) for pair in pairs] for turn, pairs in found.items()}
+    return given, {"teacher": teacher.bill.as_dict()}
+
+
 def _lessons(
-    doors: Doors, exchanges: Sequence[Exchange], routed: Mapping[str, Decision], past: Past
+    doors: Doors,
+    exchanges: Sequence[Exchange],
+    routed: Mapping[str, Decision],
+    past: Past,
+    given: Mapping[str, list[tuple[str, str]]],
 ) -> tuple[list[Sample], list[Turn], dict[str, str]]:
     """Tonight's lessons, the notes they are made of, and which turns' lessons they replace by which."""
     config = doors.chosen.lessons
     notes = notes_of(exchanges, longest=config.longest_note, routed=routed)
-    lessons = lessons_of(doors.base, exchanges, config, routed=routed)
+    lessons = lessons_of(doors.base, exchanges, config, routed=routed, given=given)
     doors.tick("lessons", 1, 4, f"{len(lessons)} samples")
     gone, anew = replaced(doors.base, notes, lessons, past.samples, config)
     stays = [s for s in lessons if s.kind == "chat" or gone.keys().isdisjoint(s.turns)]

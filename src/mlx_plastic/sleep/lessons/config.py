@@ -15,7 +15,7 @@ class LessonConfig:
 
     questions: int = 4  # asked for at once, about one note
     rounds: int = 8  # times a note is asked about at most, while it has fewer wordings than wanted
-    wanted: int = 12  # wordings of each note
+    wanted: int = 16  # wordings of each note
     temperature: float = 1.0  # of the wordings; the answers are the likeliest ones
     max_tokens: int = 192  # of what the model writes
     longest_note: int = 600  # characters; a longer turn is no note

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from mlx_plastic.evals import Speaker
 from mlx_plastic.memory import Turn
@@ -20,6 +21,7 @@ QUESTIONS = (
 AT_ONCE = 4  # rounds in one batch: decoding many prompts together costs little more than few
 
 Asked = tuple[Turn, str]  # a note and a question about it
+Given = Mapping[str, Sequence[tuple[str, str]]]  # turn -> (question, answer)
 
 
 def question_prompt(note: str, count: int) -> str:
@@ -27,14 +29,17 @@ def question_prompt(note: str, count: int) -> str:
     return QUESTIONS.format(count=count, note=note)
 
 
-def questions_about(base: Speaker, notes: Sequence[Turn], config: LessonConfig) -> list[Sample]:
+def questions_about(
+    base: Speaker, notes: Sequence[Turn], config: LessonConfig, *, given: Given = MappingProxyType({})
+) -> list[Sample]:
     """Questions and answers that the model itself makes of each note, each checked against the note.
 
     A note is asked about until it has `wanted` wordings or was asked `rounds` times: what yields little is
-    asked more often, so that one fact is learned about as well as another.
+    asked more often, so that one fact is learned about as well as another. given: questions and answers
+    that a teacher wrote, by the note's turn; what of them holds comes first.
     """
-    found: dict[tuple[str, str], Sample] = {}
-    tried: set[tuple[str, str]] = set()
+    found = {(s.turns[0], normal(s.messages[0].content)): s for s in _given(base, notes, given, config)}
+    tried = set(found)
     for start in range(0, config.rounds, AT_ONCE):
         have = Counter(turn for turn, _ in found)
         lacking = [note for note in notes if have[note.id] < config.wanted]
@@ -78,6 +83,26 @@ def answered(base: Speaker, asked: Sequence[Asked], config: LessonConfig) -> lis
         for (turn, question), before, answer in zip(asked, bare, answers, strict=True)
         if answer != before and is_supported(question, answer, turn.content)
     ]
+
+
+def _given(base: Speaker, notes: Sequence[Turn], given: Given, config: LessonConfig) -> list[Sample]:
+    """A teacher's pairs that their notes support, with the base's own answer, or else the teacher's.
+
+    The base's own is preferred since it is in the base's voice; either is checked alike.
+    """
+    pairs = {
+        (note.id, normal(question)): (note, question, answer)
+        for note in notes
+        for question, answer in given.get(note.id, ())
+        if is_supported(question, answer, note.content)
+    }
+    own = answered(base, [(note, question) for note, question, _ in pairs.values()], config)
+    found = {(s.turns[0], normal(s.messages[0].content)): s for s in own}
+    bare = base.answers([(Message("user", q),) for _, q, _ in pairs.values()], max_tokens=config.max_tokens)
+    for (key, (note, question, answer)), before in zip(pairs.items(), bare, strict=True):
+        if key not in found and answer != before:
+            found[key] = _sample(note, question, answer)
+    return list(found.values())
 
 
 def _sample(turn: Turn, question: str, answer: str) -> Sample:

@@ -54,6 +54,11 @@ FOUND = {
         "personnummer |811218-9876|",
         "driver's license |D1234567|",
         "CPF |390.533.447-05|",
+        "|900101-1234567| is Korean",
+        "rodné číslo |780123/3540|",
+        "|880101-14-5678|, Malaysia",
+        "HKID |A123456(3)|",
+        "my NRIC is |S1234567D|",
     ],
     "account": [
         "my account number is |12345678|",
@@ -85,6 +90,16 @@ FOUND = {
         "Authorization: Bearer |eyJhbGciOi.J9abcXYZ0123456|",
         "commit |3f786850e387550fdab836ed7e6dc881de23001b|",
         "log in with nora / |hunter2!x|",
+        "The garage opens with |90733|",
+        "It asks for a password. I typed |hunter42| and it failed.",
+        "entry code for the building |58895|",
+        "my password is |sunshine|.",
+        "das Passwort lautet |apfelbaum|",
+        "the password: |blue horse lamp|",
+        "密码是|hunter2abc|\uff0c谢谢",
+        "the kucoin key = |5f36f60bb1810f1be3983afc|",
+        "rotate |dckr_pat_ZlLlOKQKZE-GWQpLxXMyvEi7eLI| asap",
+        "post to |https://hooks.slack.com/services/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|",
     ],
     "person": [
         "My name is |Nora Lindqvist|.",
@@ -116,6 +131,11 @@ NOTHING = [
     "ISBN 978-3-16-148410-0 is a book, and 12 345 678 is a number",
     "Which pin do I press? The combination of the two is better than one secret ingredient.",
     "Turn left, go straight on for 200 m and then right.",
+    "The password is in the drawer, and the wifi password is on the back of the router.",
+    "My password is compromised. The password was leaked. My password is the same as before.",
+    "The shop opens with 200 people waiting. The error code appeared 4821 times.",
+    "He kept it a secret from grandpapa.",
+    "我叫李娜\uff0c你好。اسمي نورا",
 ]
 
 

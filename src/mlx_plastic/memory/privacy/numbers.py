@@ -56,7 +56,8 @@ _ID_WORDS = re.compile(
     r"tfn|medicare|"
     r"personnummer|cpr|hetu|henkil\w{0,20}|steuer\w{0,20}|codice fiscale|fiscal code|citizen|resident|"
     r"registration|"
-    r"rrn|ssn's|ahv|avs|egn|cnp|oib|plate|visa number|health card|insurance (?:number|no|id)|vat)\b"
+    r"rrn|ssn's|ahv|avs|egn|cnp|oib|rut|nric|fin|hkid|ic (?:number|no)|voter|kimlik|rodn[ée] číslo|"
+    r"sozialversicherung\w{0,12}|주민등록번호|plate|visa number|health card|insurance (?:number|no|id)|vat)\b"
 )
 _ID_VALUE = re.compile(
     r"(?<![\w])(?=[a-z]{0,9}[-/. ]?\d)[a-z0-9](?:[a-z0-9]|[-./ ](?=[a-z]{0,3}\d|[a-z0-9]\b)){4,24}(?!\w)"
@@ -75,7 +76,11 @@ _FORMS: tuple[tuple[str, str, bool], ...] = (
     (r"\d{3}\.\d{3}\.\d{3}-\d{2}", "br.cpf", True),
     (r"[12] ?\d{2} ?\d{2} ?(?:\d{2}|2[ab]) ?\d{3} ?\d{3} ?\d{2}", "fr.nir", True),
     (r"\d{2}\.\d{2}\.\d{2}-\d{3}\.\d{2}", "be.nn", True),
-    (r"\d{6}-[1-8]\d{6}", "kr.rrn", True),
+    (r"\d{6}-[1-8]\d{6}", "", True),  # South Korea; without check digits since 2020
+    (r"\d{6}/\d{3,4}", "cz.rc", True),
+    (r"\d{6}-\d{2}-\d{4}", "my.nric", True),
+    (r"[a-z]{1,2}\d{6}\([0-9a]\)", "", True),  # Hong Kong
+    (r"[stfgm]\d{7}[a-z]", "", False),  # Singapore
     (r"\d{17}[0-9x]", "cn.ric", True),
     (r"[2-9]\d{3} ?\d{4} ?\d{4}", "in_.aadhaar", False),
     (r"\d{11}", "pl.pesel", False),

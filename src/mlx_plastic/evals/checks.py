@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from mlx_plastic.errors import BadData
+from mlx_plastic.evals.code import is_code_check, passes_code
 
 REFUSAL = re.compile(
     r"\bi('m| am) (sorry|afraid|unable|not able)\b"
@@ -25,7 +26,8 @@ def passes(check: Mapping[str, Any], answer: str) -> bool:
     contains: any of these texts, as whole words. not_contains: none of them. equals: the whole answer,
     or one of several. (All three ignore case, space and, for equals, the punctuation at the end.)
     regex: found anywhere. number: the last number in the answer. json: the answer holds a JSON value
-    with at least these members. refuses: whether it declines.
+    with at least these members. refuses: whether it declines. code: its Python passes tests or prints a text,
+    run in a child (see code.passes_code).
     """
     return bool(answer.strip()) and all(RULES[rule](wanted, answer) for rule, wanted in check.items())
 
@@ -133,6 +135,7 @@ RULES: dict[str, Callable[[Any, str], bool]] = {
     "number": _number,
     "json": _json,
     "refuses": _refuses,
+    "code": passes_code,
 }
 FITS: dict[str, Callable[[Any], bool]] = {
     "contains": _is_texts,
@@ -142,6 +145,7 @@ FITS: dict[str, Callable[[Any], bool]] = {
     "number": _is_number,
     "json": lambda wanted: isinstance(wanted, dict | list),
     "refuses": lambda wanted: isinstance(wanted, bool),
+    "code": is_code_check,
 }
 EXAMPLES = {
     "contains": 'a text or a list of texts: {"contains": ["Paris"]}',
@@ -151,4 +155,5 @@ EXAMPLES = {
     "number": 'a number: {"number": 42}',
     "json": 'an object or a list: {"json": {"name": "Rex"}}',
     "refuses": 'true or false: {"refuses": true}',
+    "code": 'tests, stdout or both, and before: {"code": {"tests": "assert double(2) == 4"}}',
 }

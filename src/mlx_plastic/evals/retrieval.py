@@ -195,16 +195,21 @@ def read_turns(path: Path) -> list[Said]:
 
     def turn(value: dict[str, Any]) -> Said:
         when = value.get("time")
-        return Said(
-            str(value["conversation"]),
-            str(value.get("session") or ""),
+        found = Said(
+            _name(value["conversation"]),
+            _name(value.get("session") or ""),
             None if when is None else parse_time(when),
-            str(value["turn_id"]),
-            str(value.get("speaker") or ""),
+            _name(value["turn_id"]),
+            _name(value.get("speaker") or ""),
             _text(value["text"]),
         )
+        if (found.conversation, found.turn) in there:
+            raise ValueError("its conversation had that turn_id before")
+        there.add((found.conversation, found.turn))
+        return found
 
-    return [turn_ for turn_ in _lines(path, turn, 'turns want "conversation", "turn_id" and "text"')]
+    there: set[tuple[str, str]] = set()
+    return _lines(path, turn, 'turns want "conversation", a "turn_id" of its own there, and "text"')
 
 
 def read_questions(path: Path) -> list[Question]:
@@ -217,9 +222,9 @@ def read_questions(path: Path) -> list[Question]:
         evidence = value["evidence"]
         if not isinstance(evidence, list):
             raise TypeError("evidence is no list")
-        ids = tuple(dict.fromkeys(map(str, evidence)))
+        ids = tuple(dict.fromkeys(map(_name, evidence)))
         return Question(
-            str(value["conversation"]), _text(value["query"]), ids, str(value.get("category", "all"))
+            _name(value["conversation"]), _text(value["query"]), ids, _name(value.get("category", "all"))
         )
 
     return _lines(path, question, 'queries want "conversation", "query" and "evidence"')
@@ -245,7 +250,12 @@ def parse_time(value: Any) -> datetime | None:
 def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError("a text is no text")
-    return value
+    return _name(value)
+
+
+def _name(value: Any) -> str:
+    """As text; half of a surrogate pair, which JSON can hold and no file, becomes "?"."""
+    return str(value).encode("utf-8", "replace").decode("utf-8")
 
 
 def _lines(path: Path, parse: Callable[[dict[str, Any]], T], wanted: str) -> list[T]:

@@ -56,13 +56,11 @@ def rehearsed(
         range(len(taught)),
         key=lambda i: (-forgotten[i] if forgotten[i] > WEAK else 0.0, -taught[i].overdue(night)),
     )
+    each = max(config.older_wordings, config.older // max(1, len(taught)))  # few lessons: in more wordings
     found: list[Sample] = []
     for i in order:
         samples = taught[i].samples
-        left = config.older - len(found)
-        found += draw.sample(samples, min(config.older_wordings, len(samples), left))
-        if len(found) >= config.older:
-            break
+        found += draw.sample(samples, min(each, len(samples), config.older - len(found)))
     return found
 
 

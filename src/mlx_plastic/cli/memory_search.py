@@ -80,8 +80,8 @@ def search(
         hits = recall.search(
             question,
             limit,
-            since=since and since.astimezone(),
-            until=until and until.astimezone() + timedelta(days=1),
+            since=since and _midnight(since),
+            until=until and _midnight(until, days=1),
             around=around,
         )
         _tell_rebuilt(recall)
@@ -156,6 +156,14 @@ def index_rows(stats: IndexStats) -> list[tuple[str, object]]:
         ),
         ("index on disk", f"{stats.size_bytes / 1e6:.2f} MB"),
     ]
+
+
+def _midnight(day: datetime, *, days: int = 0) -> datetime:
+    """The local time when a day begins, so many days later; as near as can be where no calendar goes."""
+    try:
+        return day.astimezone() + timedelta(days=days)
+    except (ValueError, OverflowError):
+        return (datetime.max if day.year > 5000 else datetime.min).replace(tzinfo=UTC)
 
 
 def _tell_model(recall: Recall, *, wanted: bool) -> None:

@@ -158,8 +158,9 @@ class Memory:
     def forget(self, turns: Iterable[str]) -> Forgotten:
         """Delete turns so that no file of log or index holds their text; only ids and counts stay.
 
-        turns: ids. Ones forgotten earlier are passed over, so that a forget can be repeated.
-        Raises MemoryFault for an id that never was, Busy if another process keeps old pages in use.
+        turns: ids. Ones forgotten earlier may be among them: a forget can be repeated, and tells of all.
+        Raises MemoryFault for an id that never was, or if there is no space to rewrite the files; Busy if
+        another process keeps old pages in use.
         """
         wanted = set(turns)
         with self.writing():
@@ -168,7 +169,7 @@ class Memory:
             if unknown := sorted(wanted - here.keys() - gone):
                 raise MemoryFault(f"no such turn: {', '.join(unknown)}", hint="see plastic memory list")
             ids = sorted(wanted & here.keys())
-            nights = self.nights(ids)
+            nights = self.nights(wanted)
             for turn in ids:
                 self.run("UPDATE conversations SET forgotten = forgotten + 1 WHERE id = ?", [here[turn]])
                 self.run("DELETE FROM turns WHERE id = ?", [turn])
@@ -177,7 +178,7 @@ class Memory:
         if self._recall or (self._home and self._home.memory_index.exists()):
             self.recall().forget(sorted(wanted))
         log.info("forgot %d turns; %d nights had learned from them", len(ids), len(nights))
-        return Forgotten(tuple(ids), len({here[i] for i in ids}), nights)
+        return Forgotten(tuple(sorted(wanted)), len({here[i] for i in ids}), nights)
 
     def learned(self, turns: Iterable[str], night: str) -> None:
         """A night that passed has learned from these turns."""
@@ -391,6 +392,11 @@ class Memory:
             wiped = self.run("PRAGMA wal_checkpoint(TRUNCATE)")[0][0] == 0
         except Busy:
             wiped = False
+        except MemoryFault as error:
+            raise MemoryFault(
+                f"the turns are deleted, but {self._where} could not be rewritten without their bytes",
+                hint="free as much disk space as it takes, then forget the same turns again",
+            ) from error
         if not wiped:
             raise Busy(
                 f"the turns are deleted, but another process still uses old pages of {self._where}",

@@ -21,13 +21,12 @@ Range = tuple[datetime, datetime]
 
 def range_in(text: str, now: datetime) -> tuple[float, float] | None:
     """From and to (not included), in seconds since 1970; None if no time is named, or none that there is."""
-    local = now.astimezone()
     for pattern, meaning in _PATTERNS:
         if match := pattern.search(text):
             try:
-                start, end = meaning(match, local)
+                start, end = meaning(match, now.astimezone())
                 return start.timestamp(), end.timestamp()
-            except (ValueError, OverflowError):  # 31 June
+            except (ValueError, OverflowError):  # 31 June, or a year that no clock has
                 return None
     return None
 

@@ -230,7 +230,7 @@ def plainly(path: Path | None) -> Iterator[None]:
                 f"no space left for {where}; nothing was written", hint="free some disk space"
             ) from error
         raise MemoryFault(
-            f"cannot use {where}: {error}", hint="check the folder's owner and modes"
+            f"cannot use {where}: {error}", hint="check the folder's owner, modes and space"
         ) from error
     except OSError as error:
         raise MemoryFault(
@@ -252,10 +252,19 @@ def _remove(path: Path) -> None:
 def wipe(db: sqlite3.Connection, path: Path | None) -> None:
     """Leave no deleted byte: rewrite the file without gaps, then empty its journal.
 
-    Raises Busy if another process keeps old pages in use; what was deleted stays deleted.
+    Raises Busy if another process keeps old pages in use, MemoryFault if there is no space for it; what was
+    deleted stays deleted.
     """
     with plainly(path):
-        db.execute("VACUUM")
+        try:
+            db.execute("VACUUM")
+        except sqlite3.Error as error:
+            if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
+                raise
+            raise MemoryFault(
+                f"it is deleted, but the index {path} could not be rewritten without its bytes",
+                hint="free as much disk space as it takes, then forget the same turns again",
+            ) from error
         if db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
             raise Busy(
                 f"it is deleted, but another process still uses old pages of the index {path}",

@@ -25,11 +25,28 @@ R = TypeVar("R")
 # none of them, and a test keeps the two the same
 COMMANDS = {
     "chat": ("mlx_plastic.cli.chat", "chat", "Talk with the model; every turn is remembered."),
+    "serve": (
+        "mlx_plastic.cli.serve",
+        "serve",
+        "Answer any OpenAI client, and show the days and nights on a page.",
+    ),
     "sleep": (
         "mlx_plastic.cli.sleep",
         "sleep",
         "Learn from the days since the last night, if the gate agrees.",
     ),
+    "nights": (
+        "mlx_plastic.cli.nights",
+        "nights",
+        "List the nights, show one with its verdict, compare two.",
+    ),
+    "cycle": ("mlx_plastic.cli.cycle", "cycle", "Measure, sleep and measure again, every number kept."),
+    "schedule": (
+        "mlx_plastic.cli.schedule",
+        "schedule",
+        "Sleep by itself every night: launchd or systemd.",
+    ),
+    "digest": ("mlx_plastic.cli.digest", "digest", "What the last nights brought, in a few lines."),
     "rollback": ("mlx_plastic.cli.rollback", "rollback", "Go back to the pack worn before, or to TAG."),
     "packs": ("mlx_plastic.cli.packs", "packs", "Make, look at, wear, measure and exchange packs."),
     "memory": ("mlx_plastic.cli.memory", "memory", "List, import, export and forget what was said."),

@@ -1,0 +1,88 @@
+"""`plastic serve`."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mlx_plastic.cli.main import pass_home
+from mlx_plastic.cli.options import base_option
+from mlx_plastic.cli.output import json_option, note, print_json
+
+if TYPE_CHECKING:
+    from mlx_plastic.home import Home
+    from mlx_plastic.serve.api.config import ServeConfig
+
+
+@click.command()
+@base_option
+@click.option("--host", metavar="ADDRESS", help="Where to listen; 127.0.0.1 unless configured otherwise.")
+@click.option("--port", type=click.IntRange(0, 65535), help="0 takes any that is free.")
+@click.option("--memory/--no-memory", default=None, help="Remember what is said; else as configured.")
+@click.option("--rag/--no-rag", default=None, help="Look up what was said before; else as configured.")
+@click.option("--new-key", is_flag=True, help="Make a key that lets clients in, print it once, and end.")
+@json_option
+@pass_home
+def serve(
+    home: Home,
+    base: str | None,
+    host: str | None,
+    port: int | None,
+    memory: bool | None,
+    rag: bool | None,
+    new_key: bool,
+    as_json: bool,
+) -> None:
+    """Answer any OpenAI client, and show the days and nights on a page.
+
+    Clients find it at http://127.0.0.1:8377/v1; Ctrl-C ends it once what it says is said and logged.
+    Where others can reach it, a key is needed: --new-key.
+
+    Example: plastic serve --port 8377
+    """
+    from mlx_plastic.home import settings
+    from mlx_plastic.serve.api.config import ServeConfig
+    from mlx_plastic.serve.api.keys import new_key as make_key
+
+    if new_key:
+        key = make_key(home)
+        print_json({"key": key}) if as_json else click.echo(key)
+        return
+    options: dict[str, Any] = {"host": host, "port": port, "memory": memory, "rag": rag}
+    given = {name: value for name, value in options.items() if value is not None}
+    config = dataclasses.replace(settings(home, "serve", ServeConfig), **given)
+    _serve(home, config, base, as_json=as_json)
+
+
+def _serve(home: Home, config: ServeConfig, base: str | None, *, as_json: bool) -> None:
+    from mlx_plastic.base import BaseConfig
+    from mlx_plastic.home import settings
+    from mlx_plastic.serve.api.app import make_app
+    from mlx_plastic.serve.api.keys import read_keys
+    from mlx_plastic.serve.api.opening import open_service
+    from mlx_plastic.serve.api.server import listen, make_server
+
+    keys = read_keys(home)
+    socket = listen(config, keys)  # before a long load: a taken port is told at once
+    try:
+        service = open_service(home, config, base=base or settings(home, "base", BaseConfig).ref)
+        address = f"http://{_in_url(config.host)}:{socket.getsockname()[1]}"
+        if service.base.note:
+            note(service.base.note)
+        if as_json:
+            print_json({"address": address, "api": f"{address}/v1", "base": service.base.ref})
+        else:
+            worn = " + ".join(service.store.active()) or "no pack"
+            note(f"{service.base.ref}, wearing {worn}, answers at {address}/v1; Ctrl-C ends")
+        try:
+            make_server(make_app(service, keys=keys), config).run(sockets=[socket])
+        finally:
+            service.memory.close()
+    finally:
+        socket.close()
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

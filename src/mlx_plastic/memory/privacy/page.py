@@ -83,6 +83,11 @@ class Page:
     def code(self) -> list[tuple[int, int]]:
         return code_in(self.text)
 
+    def says(self, words: Iterable[str]) -> bool:
+        """Whether one of the lower-cased words stands in it, also inside another: the cheapest question."""
+        low = self.low
+        return any([word in low for word in words])  # noqa: C419  twice as quick as a generator
+
     def numbers(self, least: int, before: int = ROOM, after: int = ROOM) -> Iterator[tuple[int, int]]:
         """The stretches around where at least so many digits stand close together, joined where they meet."""
         return self._stretches(((a, b) for a, b, digits in self._clusters if digits >= least), before, after)

@@ -18,9 +18,13 @@ FAR = 110  # characters from it
 
 _ABROAD = r"kennwort|passwort|mot de passe|contraseña|senha|wachtwoord|lösenord|hasło|пароль"
 _CJK = r"密码|密碼|パスワード|비밀번호"
+SPOKEN = (  # without one of these in a text there is nothing to look for
+    *_ABROAD.split("|"), *_CJK.split("|"), "pass", "pw", "credential", "log", "sign", "wifi", "wi-fi", "key",
+    "secret", "token", "unlock",
+)  # fmt: skip
 _SIGN = re.compile(
-    rf"pass[ -]?[wcpk]|pwd?\b|{_ABROAD}|{_CJK}|\bpin|code|lock|credential|log[ -]?in\b|sign[ -]?in\b|"
-    r"wi-?fi|secret|token|open|arm|\bkey|combination"
+    rf"pass[ -]?[wcpk]|pwd?\b|{_ABROAD}|{_CJK}|credential|log[ -]?in\b|sign[ -]?in\b|wi-?fi|secret|token|"
+    r"unlock|[sienth][ _-]?key"
 )
 _PASSWORD = re.compile(
     rf"\b(?:pass[ -]?(?:words?|codes?|phrases?|keys?)|passwd|pwd?|credentials?|{_ABROAD})\b",
@@ -35,6 +39,7 @@ _STOPS = re.compile(r"[.!?]\s|\n")
 _WORD = re.compile(r"(?<!\S)[\"'(\u201c\u2018`]{0,2}\S{6,64}")
 _CLASSES = tuple(re.compile(c) for c in (r"[a-z]", r"[A-Z]", r"\d", r"[^\w\s'\u2019.,:/-]"))
 
+OPENING = ("pin", "code", "otp", "2fa", "cv", "comb", "open", "lock", "arm")
 _PIN = re.compile(r"\b(?:pin(?:code|s)?|pass[ -]?codes?|otp|2fa|cv[vc]2?)\b", re.IGNORECASE)
 _CODE = re.compile(r"\b(?:codes?|combination|combo)\b", re.IGNORECASE)
 _LOCK = re.compile(
@@ -71,10 +76,11 @@ _SUM = re.compile(r"[\d+*/=<>().,%$-]+|\w+=['\"(\[].*")  # 5*2=10, name='value'
 
 
 def near(page: Page) -> Iterator[Span]:
+    yield from _digits(page)
+    if not page.says(SPOKEN):
+        return
     for low, high in page.near(_SIGN, BEFORE, AFTER):
         yield from _words(page.text, low, high)
-        yield from _digits(page.text, low, high)
-        yield from (Span(*m.span("value"), "secret", POSSIBLE) for m in _OPENS.finditer(page.text, low, high))
         for pattern in (_PLAIN, _UNSPACED):
             for match in pattern.finditer(page.text, low, high):
                 if pattern is _UNSPACED or _is_password(match["value"]):
@@ -125,12 +131,19 @@ def _classes(found: str) -> int:
     return sum(c.search(found) is not None for c in _CLASSES)
 
 
-def _digits(text: str, low: int, high: int) -> Iterator[Span]:
+def _digits(page: Page) -> Iterator[Span]:
     """Numbers in a sentence that speaks of a PIN, or of a code and of what it opens."""
-    for spoken in (_PIN, _CODE):
-        for first, last, inner in _around(text, low, high, spoken, sentences=0):
-            if spoken is _PIN or _LOCK.search(text, *inner):
-                yield from (Span(*m.span(), "secret", POSSIBLE) for m in _DIGITS.finditer(text, first, last))
+    if not page.says(OPENING):
+        return
+    text = page.text
+    for low, high in page.numbers(3, FAR, FAR):
+        yield from (Span(*m.span("value"), "secret", POSSIBLE) for m in _OPENS.finditer(text, low, high))
+        for spoken in (_PIN, _CODE):
+            for first, last, inner in _around(text, low, high, spoken, sentences=0):
+                if spoken is _PIN or _LOCK.search(text, *inner):
+                    yield from (
+                        Span(*m.span(), "secret", POSSIBLE) for m in _DIGITS.finditer(text, first, last)
+                    )
 
 
 def _is_password(value: str) -> bool:

@@ -93,6 +93,11 @@ _PHRASE = re.compile(
     r"[\"'\u201c`]?(?P<value>[a-z]{3,10}(?:[\s,-]{1,2}[a-z]{3,10}){3,24})",
     re.IGNORECASE,
 )
+SPOKEN = (
+    "pass", "pw", "pin", "code", "otp", "cvv", "cvc", "cv2", "csc", "combination", "combo", "key", "token",
+    "secret", "cred", "seed", "recovery", "mnemonic", "answer", "kennwort", "mot de passe", "contrase",
+    "senha", "parola", "log", "sign", "user",
+)  # fmt: skip
 _SIGN = re.compile(  # without one of these there is nothing to look for; no \b ahead, which would be slow
     r"pass(?:[wcpk]|\b)|pwd?\b|pin\b|pincode|codes?\b|otp\b|cv[vc]2?\b|csc\b|combination|combo\b|keys?\b|"
     r"tokens?\b|secret|creds?\b|credential|seed ?phrase|recovery|mnemonic|security answer|kennwort|"
@@ -153,6 +158,8 @@ _CLOSERS = ".,;:!?)]}'\"\u201d\u2019…"
 
 
 def told(page: Page) -> Iterator[Span]:
+    if not page.says(SPOKEN):
+        return
     for low, high in page.near(_SIGN, BEFORE, AFTER):
         yield from _told(page.text, low, high)
 

@@ -50,6 +50,7 @@ COMMANDS = {
     "rollback": ("mlx_plastic.cli.rollback", "rollback", "Go back to the pack worn before, or to TAG."),
     "packs": ("mlx_plastic.cli.packs", "packs", "Make, look at, wear, measure and exchange packs."),
     "memory": ("mlx_plastic.cli.memory", "memory", "List, import, export and forget what was said."),
+    "data": ("mlx_plastic.cli.data", "data", "Write sets of chats to learn from."),
     "eval": ("mlx_plastic.cli.evaluate", "evaluate", "Measure loss and capabilities."),
     "rank": ("mlx_plastic.cli.rank", "rank", "See how many directions matrices have; write their factors."),
     "demo": ("mlx_plastic.cli.demo", "demo", "Live a day, a night and a morning, and check every claim."),

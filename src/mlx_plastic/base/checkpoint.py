@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from mlx_plastic.errors import BadCheckpoint, BaseNotFound
 from mlx_plastic.home import write_json
@@ -196,30 +196,40 @@ def read_header(shard: Path) -> dict[str, TensorInfo]:
     """
     try:
         with open(shard, "rb") as file:
-            header, start = _read_json_header(file, shard.name)
             size = os.fstat(file.fileno()).st_size
+            length = header_length(file.read(8), size, shard.name)
+            return parse_header(file.read(length), size - 8 - length, shard.name)
     except OSError as error:
         raise BadCheckpoint(f"{shard.name} cannot be read ({error.strerror})") from error
-    header.pop("__metadata__", None)
-    tensors = {name: _tensor(shard.name, name, value) for name, value in header.items()}
-    _check_layout(shard.name, tensors, size - start)
-    return tensors
 
 
-def _read_json_header(file: BinaryIO, name: str) -> tuple[dict[str, Any], int]:
-    size = os.fstat(file.fileno()).st_size
-    length = int.from_bytes(file.read(8), "little") if size >= 8 else 0
+def header_length(first: bytes, size: int, name: str) -> int:
+    """Bytes of the JSON header that follows a file's first eight. Raises BadCheckpoint if there can be none."""
+    length = int.from_bytes(first, "little") if len(first) == 8 else 0
     if not 2 <= length <= MAX_HEADER_BYTES:
         raise BadCheckpoint(f"{name} is not a SafeTensors file ({size} bytes)")
     if 8 + length > size:
         raise BadCheckpoint(f"{name} is truncated: {size} bytes, its header alone needs {8 + length}")
+    return length
+
+
+def parse_header(
+    raw: bytes, data_bytes: int, name: str, *, unknown_dtypes: bool = False
+) -> dict[str, TensorInfo]:
+    """`read_header` of what was read: the JSON, and how many bytes follow it in the file.
+
+    unknown_dtypes: take tensors of a dtype that is not in DTYPE_BITS too; their size cannot be checked.
+    """
     try:
-        header = json.loads(file.read(length), object_pairs_hook=_unique)
+        header = json.loads(raw, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
         raise BadCheckpoint(f"{name} has a broken SafeTensors header") from error
     if not isinstance(header, dict):
         raise BadCheckpoint(f"{name} has a broken SafeTensors header")
-    return header, 8 + length
+    header.pop("__metadata__", None)
+    tensors = {key: _tensor(name, key, value, unknown_dtypes) for key, value in header.items()}
+    _check_layout(name, tensors, data_bytes)
+    return tensors
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -228,12 +238,13 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
-def _tensor(shard: str, name: str, value: Any) -> TensorInfo:
+def _tensor(shard: str, name: str, value: Any, unknown_dtypes: bool) -> TensorInfo:
     try:
         shape, (start, stop) = tuple(value["shape"]), value["data_offsets"]
         info = TensorInfo(value["dtype"], shape, (start, stop))
-        whole = all(type(n) is int and n >= 0 for n in (*shape, start, stop))
-        right = whole and math.prod(shape) * DTYPE_BITS[info.dtype] == 8 * info.nbytes
+        right = all(type(n) is int and n >= 0 for n in (*shape, start, stop)) and start <= stop
+        if not (unknown_dtypes and isinstance(info.dtype, str) and info.dtype not in DTYPE_BITS):
+            right = right and math.prod(shape) * DTYPE_BITS[info.dtype] == 8 * info.nbytes
     except (TypeError, KeyError, ValueError):
         right = False
     if not right:

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from typing import Any
 
 from mlx_plastic.errors import PlasticError
-from mlx_plastic.lowrank.layers import linear_layers
 
 HEADS = {"lm_head", "output", "embed_out"}
 OUTSIDE = {"vision_tower", "vision_model", "visual", "vision_projection", "audio_tower"}
@@ -103,6 +102,8 @@ def targets(model: Any, roles: Iterable[str] | None = None) -> dict[str, Any]:
     of the blocks but experts, routers and the head. Raises PlasticError naming the nearest role this
     model has, for each one that it lacks.
     """
+    from mlx_plastic.lowrank.layers import linear_layers  # MLX, which the names alone do not need
+
     linear = linear_layers(model)
     order = sorted(linear, key=_natural)
     role = {path: found for path in order if (found := role_of(path))}

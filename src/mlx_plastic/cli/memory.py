@@ -12,6 +12,7 @@ import click
 
 from mlx_plastic.cli.main import pass_home
 from mlx_plastic.cli.memory_audit import audit
+from mlx_plastic.cli.memory_forget import forget
 from mlx_plastic.cli.memory_route import route
 from mlx_plastic.cli.memory_scan import scan
 from mlx_plastic.cli.memory_search import add, index_rows, reindex, search
@@ -151,46 +152,6 @@ def show(home: Home, refs: tuple[str, ...], as_json: bool) -> None:
 
 
 @memory.command()
-@click.argument("refs", nargs=-1, required=True, metavar="ID...")
-@click.option("--dry-run", is_flag=True, help="Only tell what would be deleted.")
-@click.option("--yes", is_flag=True, help="Delete without asking.")
-@json_option
-@pass_home
-def forget(home: Home, refs: tuple[str, ...], dry_run: bool, yes: bool, as_json: bool) -> None:
-    """Delete turns or conversations for ever, from the memory and from the nights' data.
-
-    Packs that learned from them are named, not changed.
-
-    Example: plastic memory forget 8fk2 --dry-run
-    """
-    from mlx_plastic.memory import Forgotten, Memory
-    from mlx_plastic.sleep.journal import scrub
-
-    with Memory(home) as log:
-        turns = log.pick(refs)
-        conversations, nights = {t.conversation for t in turns}, log.nights(t.id for t in turns)
-        plan = Forgotten(tuple(t.id for t in turns), len(conversations), nights)
-        if not yes:
-            _tell_turns(turns)
-        if not (yes or dry_run):
-            click.confirm(f"delete these {len(turns)} turns for ever?", abort=True, err=True)
-        done = plan if dry_run else log.forget(plan.turns)
-        samples = 0 if dry_run else scrub(home, done.turns)
-        aside = sorted(map(str, home.memory_db.parent.glob("*.rejected.jsonl")))
-    if as_json:
-        print_json({**asdict(done), "samples": samples, "dry_run": dry_run, "not_searched": aside})
-        return
-    would = "would delete" if dry_run else "deleted"
-    click.echo(f"{would} {len(done.turns)} turns of {done.conversations} conversations")
-    if samples:
-        click.echo(f"deleted {samples} samples that nights had made of them")
-    for night in done.nights:
-        click.echo(f"night {night} has learned from them; to unlearn it: plastic rollback")
-    for file in aside:
-        note(f"not searched, lines that an import kept aside: {file}")
-
-
-@memory.command()
 @click.argument("tag_name", metavar="TAG")
 @click.argument("refs", nargs=-1, required=True, metavar="ID...")
 @click.option("--remove", is_flag=True, help="Take the tag off.")
@@ -257,6 +218,7 @@ def stats(home: Home, as_json: bool) -> None:
         click.echo(f"{name:<14} {value}")
 
 
+memory.add_command(forget)
 memory.add_command(route)
 memory.add_command(add)
 memory.add_command(search)

@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+import dataclasses
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from mlx_plastic.cli.main import pass_home
+from mlx_plastic.cli.options import base_option, open_base
 from mlx_plastic.cli.output import json_option, note, print_json, print_table, progress
 
 if TYPE_CHECKING:
     from mlx_plastic.home import Home
-    from mlx_plastic.sleep import Night
+    from mlx_plastic.sleep import Night, Settings
+    from mlx_plastic.sleep.preflight import Needs
+
+
+STOPPED_BY = 128  # and the number of the signal: what a shell expects
 
 
 @click.command()
-@click.option("--base", metavar="REF", help="The base: nano, a folder or a hub id; else as configured.")
+@base_option
 @click.option("--tag", help="The name of the night and of its pack; else the date.")
 @click.option("--dry-run", is_flag=True, help="Write the data and print the plan; train nothing.")
+@click.option("--preflight", is_flag=True, help="Only say what a night would need now; do nothing.")
+@click.option("--resume", is_flag=True, help="Only go on with a night that was broken off, or clean it up.")
 @click.option("--reset-adapter", is_flag=True, help="Start from the bare base, not from the pack worn now.")
+@click.option("--adapter-tag", metavar="T", help='Grow from this pack instead of the one worn, or "base".')
 @click.option("--retry", is_flag=True, help="Take also what failed or undone nights had tried to learn.")
+@click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="Take no longer than this.")
+@click.option("--memory-mb", type=click.IntRange(min=1), help="Take no more memory than this.")
 @json_option
 @pass_home
 def sleep(
@@ -28,46 +39,100 @@ def sleep(
     base: str | None,
     tag: str | None,
     dry_run: bool,
+    preflight: bool,
+    resume: bool,
     reset_adapter: bool,
+    adapter_tag: str | None,
     retry: bool,
+    minutes: float | None,
+    memory_mb: int | None,
     as_json: bool,
 ) -> None:
     """Learn from the days since the last night, if the gate agrees.
 
     The new pack is worn only if it learned what was told, kept what was known and harmed nothing; else it is
-    set apart with its evidence, and the pack worn before stays. A night that was broken off goes on. Exit
-    code 1 tells that the gate refused.
+    set apart with its evidence, and the pack worn before stays. A night that was broken off goes on; Ctrl-C
+    or SIGTERM stops one so that it can. With --minutes training ends in time, with the best it has, and is
+    judged as ever. Exit code 1 tells that the gate refused.
 
     Example: plastic sleep --dry-run
     """
-    from mlx_plastic.base import load_base
-    from mlx_plastic.base.config import BaseConfig
-    from mlx_plastic.home import settings
-    from mlx_plastic.memory import Memory
-    from mlx_plastic.sleep import sleep as one_night
+    _agree(tag=tag, dry_run=dry_run, resume=resume, reset=reset_adapter, grown=adapter_tag, retry=retry)
+    from mlx_plastic.sleep.preflight import told
 
-    with Memory(home) as memory:
-        waiting = memory.stats().waiting
-    note(f"{waiting} user turns wait to be learned")
-    model = load_base(base or settings(home, "base", BaseConfig).ref, cache=home.cache)
-    if model.note:
-        note(model.note)
-    with Stages() as stages:
-        night = one_night(
-            home,
-            model,
-            tag=tag,
-            dry_run=dry_run,
-            reset_adapter=reset_adapter,
-            retry=retry,
-            tick=stages.tick,
-        )
+    chosen = chosen_settings(home, minutes, memory_mb)
+    found = _needs(home, chosen)
+    if preflight:
+        print_json(found.as_dict()) if as_json else click.echo("\n".join(told(found)))
+        return
+    for line in told(found):
+        note(line)
+    night = slept(
+        home,
+        base,
+        chosen=chosen,
+        tag=tag,
+        dry_run=dry_run,
+        resume=resume,
+        reset_adapter=reset_adapter,
+        adapter_tag=adapter_tag,
+        retry=retry,
+    )
     if as_json:
         print_json(night.as_dict())
     else:
         tell(night)
     if night.outcome == "failed":
         raise SystemExit(1)
+
+
+def _agree(
+    *, tag: str | None, dry_run: bool, resume: bool, reset: bool, grown: str | None, retry: bool
+) -> None:
+    """Options that contradict each other are wrong usage."""
+    others = {"--tag": tag, "--dry-run": dry_run, "--reset-adapter": reset}
+    others |= {"--adapter-tag": grown, "--retry": retry}
+    if resume and (given := [name for name, value in others.items() if value]):
+        raise click.UsageError(f"--resume goes on with a night as it began; {given[0]} would begin another")
+    if reset and grown:
+        raise click.UsageError("--reset-adapter starts from no pack, --adapter-tag from one: give one")
+
+
+def chosen_settings(home: Home, minutes: float | None, memory_mb: int | None) -> Settings:
+    """Those of config.toml, with a budget from the command line where one is given."""
+    from mlx_plastic.sleep import read_settings
+
+    found = read_settings(home)
+    given: dict[str, Any] = {"minutes": minutes, "memory_mb": memory_mb}
+    given = {name: value for name, value in given.items() if value is not None}
+    return dataclasses.replace(found, budget=dataclasses.replace(found.budget, **given))
+
+
+def _needs(home: Home, chosen: Settings) -> Needs:
+    from mlx_plastic.memory import Memory
+    from mlx_plastic.sleep.preflight import needs
+
+    with Memory(home) as memory:
+        waiting = memory.stats().waiting
+    return needs(home, waiting, most=chosen.budget.turns)
+
+
+def slept(home: Home, base: str | None, *, chosen: Settings, **asked: Any) -> Night:
+    """One night with progress on stderr, which ends at a good place when a signal asks for it.
+
+    Then the process ends with the code that a shell expects after that signal.
+    """
+    from mlx_plastic.sleep import Stop
+    from mlx_plastic.sleep import sleep as one_night
+
+    model = open_base(home, base)
+    stop = Stop(minutes=chosen.budget.minutes)
+    with stop.on_signals(), Stages() as stages:
+        night = one_night(home, model, chosen=chosen, stop=stop, tick=stages.tick, **asked)
+    if stop.signal and night.outcome == "stopped":
+        note(f"night {night.tag} {night.reason}")
+        raise SystemExit(STOPPED_BY + stop.signal)
+    return night
 
 
 class Stages(ExitStack):
@@ -101,6 +166,9 @@ def tell(night: Night) -> None:
         shares = night.routes["shares"].items()
         told = ", ".join(f"{night.routes[route]} {route} ({share:.0%})" for route, share in shares)
         click.echo(f"of {night.routes['turns']} new user turns: {told}; why: plastic memory route")
+    if night.outcome == "stopped":
+        click.echo(f"night {night.tag} {night.reason}: plastic sleep --resume")
+        return
     if night.outcome == "dry-run":
         click.echo(f"night {night.tag} would learn from {counts}; {night.reason}")
         return
@@ -110,4 +178,4 @@ def tell(night: Night) -> None:
         rows = [("ok" if r.ok else "FAILED", r.text) for r in night.verdict.reasons]
         print_table(("gate", "why"), rows)
     if night.outcome == "failed":
-        click.echo(f"evidence: plastic packs inspect {night.tag}")
+        click.echo(f"evidence: plastic nights show {night.tag}")

@@ -6,9 +6,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mlx_plastic.sleep.night import Night, Settings, read_settings, sleep
+    from mlx_plastic.sleep.night import Night, Settings, Stop, read_settings, sleep
 
-__all__ = ["Night", "Settings", "read_settings", "sleep"]
+__all__ = ["Night", "Settings", "Stop", "read_settings", "sleep"]
 
 
 def __getattr__(name: str) -> Any:

@@ -22,8 +22,8 @@ OWN_MB = 700.0  # Python, MLX and mlx-lm without a base
 def within(config: NightConfig, base: Base, memory_mb: float) -> NightConfig:
     """The settings with smaller batches, then also with activations computed twice and nothing cached.
 
-    The first that fit. Raises BadConfig if even the least does not. Decided by sizes alone, so that a night that goes on decides
-    the same.
+    The first that fit. Raises BadConfig if even the least does not. Decided by sizes alone, so that a night
+    that goes on decides the same.
     """
     halves = [config.batch_tokens >> i for i in range(8) if config.batch_tokens >> i >= LEAST_BATCH]
     tries = [dataclasses.replace(config, batch_tokens=n) for n in halves or [config.batch_tokens]]

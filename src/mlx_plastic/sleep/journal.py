@@ -113,6 +113,11 @@ class Journal:
             file.unlink()
 
     @property
+    def timing(self) -> dict[str, float]:
+        """Seconds of each stage that is done; of one that went on after a crash, only those of its end."""
+        return {name: stage.seconds for name, stage in self.record.stages.items()}
+
+    @property
     def seconds(self) -> float:
         """Of all stages that are done."""
         return round(sum(stage.seconds for stage in self.record.stages.values()), 2)
@@ -176,6 +181,11 @@ def scrub(home: Home, turns: Iterable[str]) -> int:
         if len(kept) < len(samples):
             write_atomic(file, to_jsonl(kept))
             deleted += len(samples) - len(kept)
+    for file in sorted(home.nights.glob("*/replaced.json")):  # what a forgotten turn replaced holds again
+        value = json.loads(file.read_bytes())
+        left = {turn: new for turn, new in value.items() if turn not in gone and new["by"] not in gone}
+        if left != value:
+            write_json(file, left)
     return deleted
 
 

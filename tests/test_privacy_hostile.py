@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from mlx_plastic.memory.privacy import PrivacyConfig, policy_for, redact
+from mlx_plastic.memory.privacy import Placeholders, PrivacyConfig, policy_for, redact
 
 SIZE = 30_000  # characters; the bound is scaled to it
 BOUND_S = 1.0 * SIZE / 100_000
@@ -98,6 +98,14 @@ PATTERNS = [
     ),
     *("1-", "x1", "[PERSON_1]", "[PERSON_", "Nora\n", "12345 Berlin\n", "12 Rosewood Lane, ", "Nora Smith, "),
     *("seed phrase is abc ", "~~~\n", "é"),
+    *(
+        ':épassword "',
+        "```\npass: ",
+        "a:İ",
+        "f*ck pass: ",
+        "=secret the",
+        "code `4111 1111 1111 1111 ",
+    ),  # a search
 ]
 
 
@@ -114,6 +122,7 @@ MADE = {
     "phones": drawn(SIZE // 13, lambda: f"0{CHANCE.randint(100, 999)} {CHANCE.randint(10**5, 10**6)}", ", "),
     "names": drawn(SIZE // 6, lambda: CHANCE.choice(["Nora", "Smith", "5", "Street,", "Lisbon"]), " "),
     "words": drawn(SIZE // 7, lambda: drawn(6, lambda: CHANCE.choice("abcdefghijklmnop")), " "),
+    "bytes that are no text": CHANCE.randbytes(SIZE).decode("utf-8", "replace"),
     "a url and brackets": "http://a" + ")" * SIZE,
     "a seed phrase without end": "seed phrase is " + "abc " * (SIZE // 4),
     "one long line of code": "x = (" + "f(a, " * (SIZE // 5),
@@ -156,6 +165,13 @@ def blows_up(do: Callable[[str], object], text: str) -> str:
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
 def test_no_text_blows_up(text: str) -> None:
     assert not blows_up(lambda text: redact(text, POLICY), text)
+
+
+def test_many_secrets_told_before_do_not_blow_up() -> None:
+    told = Placeholders()
+    for i in range(300):
+        told.of("secret", f"pass{i:06d}" + "x" * (i % 60))
+    assert not blows_up(lambda text: redact(text, POLICY, told), ("pass000001 passx " * SIZE)[:SIZE])
 
 
 def test_what_blows_up_would_be_seen() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
 from mlx_plastic.memory.privacy.lexicon import FIRST, ORDINARY, REGION, TOWN, lexicon
 from mlx_plastic.memory.privacy.page import Page
@@ -77,7 +78,7 @@ def _span(page: Page, first: int, last: int, label: str, sure: float) -> Span | 
     if (
         not words
         or all(len(w) < 2 for w in words)
-        or sure < (_needed if label == "P" else _needed_of_address)(words)
+        or sure < (_needed if label == "P" else _needed_of_address)(tuple(words))
     ):
         return None
     start, _ = page.place(first + spoken[0])
@@ -85,7 +86,8 @@ def _span(page: Page, first: int, last: int, label: str, sure: float) -> Span | 
     return Span(start, end, KIND[label], max(POSSIBLE, round(sure, 3)))
 
 
-def _needed(words: Sequence[str]) -> float:
+@lru_cache(maxsize=4096)
+def _needed(words: tuple[str, ...]) -> float:
     """How probable words have to be to pass for a name: more for ordinary words, days and countries."""
     lows = [word.lower() for word in words]
     if all(low in CALENDAR for low in lows):
@@ -97,7 +99,8 @@ def _needed(words: Sequence[str]) -> float:
     return 0.3 if all(REGION in f and FIRST not in f for f in flags) else LEAST["P"]
 
 
-def _needed_of_address(words: Sequence[str]) -> float:
+@lru_cache(maxsize=1024)
+def _needed_of_address(words: tuple[str, ...]) -> float:
     """Little, of what has a number and a word for a street, a house or a place; a town alone is none."""
     lows = [word.lower() for word in words]
     spoken = [low for low in lows if low[0].isalpha() and len(low) > 2 and low not in CALENDAR]

@@ -65,12 +65,15 @@ def for_training(texts: Sequence[str], policy: Policy | None = None) -> list[Red
 def _redacted(text: str, spans: Sequence[Span], policy: Policy, placeholders: Placeholders) -> Redacted:
     pieces, given, at = [], [], 0
     actions: Counter[tuple[Kind, Action]] = Counter()
+    known: dict[tuple[Kind, str], str] = {}
     for span in spans:
-        action = policy.action(span.kind)
+        action, found = policy.action(span.kind), (span.kind, text[span.start : span.end])
         actions[span.kind, action] += 1
-        given.append(placeholders.of(span.kind, text[span.start : span.end]) if action == "mask" else "")
-        if given[-1]:
-            pieces += [text[at : span.start], given[-1]]
-            at = span.end
+        if action != "mask":
+            given.append("")
+            continue
+        given.append(known.get(found) or known.setdefault(found, placeholders.of(*found)))
+        pieces += [text[at : span.start], given[-1]]
+        at = span.end
     dropped = any(action == "drop" for _, action in actions)
     return Redacted("".join([*pieces, text[at:]]), dropped, tuple(spans), tuple(given), dict(actions))

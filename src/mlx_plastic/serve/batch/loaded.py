@@ -13,7 +13,7 @@ from mlx_plastic.packs.wear.probe import proved
 from mlx_plastic.packs.wear.wardrobe import Outfit
 from mlx_plastic.serve.batch.config import BatchConfig
 from mlx_plastic.serve.batch.fill import Unread
-from mlx_plastic.serve.batch.jobs import Job
+from mlx_plastic.serve.batch.jobs import Job, Wanted
 from mlx_plastic.serve.batch.lane import Lane, Row
 from mlx_plastic.serve.batch.pick import Picker
 from mlx_plastic.serve.batch.prefix import Prefixes
@@ -72,10 +72,18 @@ class Loaded:
         outfit = self.admit(wanted.packs, wanted.scales)
         constraint = wanted.constraint() if wanted.constraint else None
         picker = Picker(wanted.sampling, wanted.logprobs, constraint, frozenset(wanted.tokens))
-        speech = Speech(self.base.tokenizer.detokenizer, wanted.stop, strip=wanted.strip)
+        speech = Speech(self._detokenizer(wanted), wanted.stop, strip=wanted.strip)
         cache, known = self.prefixes.fetch(outfit, wanted.tokens)
         row = Row(job, outfit, picker, speech, reused=known)
         return Unread(row, cache or self.new_cache(), list(wanted.tokens[known:]))
+
+    def _detokenizer(self, wanted: Wanted) -> Any:
+        from mlx_lm.tokenizer_utils import NaiveStreamingDetokenizer
+
+        tokenizer = self.base.tokenizer
+        if wanted.strip:
+            return tokenizer.detokenizer
+        return NaiveStreamingDetokenizer(tokenizer._tokenizer)  # the others drop the first space
 
     def keep(self, lane: Lane, row: Row, place: int) -> None:
         """Keep what an ended row has read."""

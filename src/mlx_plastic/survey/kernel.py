@@ -89,8 +89,9 @@ class Kernel:
     def decode(self, w: Array, dtype: str, one: SchemeRecord) -> Array:
         """What the scheme makes of w, float32, of w's shape; rows are a whole number of groups."""
         out = np.empty(w.shape, np.float32)
+        fresh = SchemeRecord.from_buffer_copy(one)  # the sums of `one` stay those of its matrix
         self._library.survey_decode(
-            *(_at(w), ctypes.c_int(TYPES[dtype]), ctypes.c_int64(w.size), ctypes.byref(one), _at(out))
+            *(_at(w), ctypes.c_int(TYPES[dtype]), ctypes.c_int64(w.size), ctypes.byref(fresh), _at(out))
         )
         return out
 

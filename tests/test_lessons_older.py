@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,13 +11,14 @@ import pytest
 from mlx_plastic.errors import BadConfig, BadData
 from mlx_plastic.samples import Message, Sample, to_jsonl
 from mlx_plastic.sleep.journal import Journal, Record
-from mlx_plastic.sleep.lessons import LessonConfig, Taught, candidates, probes, rehearsed
+from mlx_plastic.sleep.lessons import LessonConfig, Taught, candidates, probes, rehearsed, without_conflicts
 from mlx_plastic.sleep.lessons.balance import balanced
 from mlx_plastic.sleep.lessons.replaced import replaced
 from mlx_plastic.sleep.past import past_of, replaced_turns
 from test_lessons import Scripted, turn
 
-CONFIG = LessonConfig(older=12, older_wordings=3)
+CONFIG = LessonConfig(weak_wordings=3)
+MOST = 12
 
 
 def sample(question: str, answer: str, turn_id: str, kind: str = "qa") -> Sample:
@@ -40,7 +40,7 @@ def test_a_night_rehearses_as_much_after_a_year_as_after_a_week() -> None:
     for many in (10, 100, 2000):
         taught = candidates([lesson(f"t{i}", i) for i in range(many)], many, CONFIG.measured)
         assert len(taught) <= CONFIG.measured
-        assert len(rehearsed(taught, [0.0] * len(taught), many, CONFIG)) == CONFIG.older
+        assert len(rehearsed(taught, [0.0] * len(taught), many, MOST, CONFIG)) == MOST
 
 
 def test_what_is_nearly_forgotten_comes_before_what_is_only_due() -> None:
@@ -51,10 +51,10 @@ def test_what_is_nearly_forgotten_comes_before_what_is_only_due() -> None:
         lesson("weaker", 9),
         lesson("older", 1),
     ]
-    drawn = rehearsed(taught, [0.0, 0.0, 0.4, 0.9, 0.0], 10, CONFIG)
-    assert counted(drawn) == {"weaker": 3, "weak": 3, "due": 3, "older": 3}
-    calm = rehearsed(taught, [0.0] * 5, 10, CONFIG)  # control: nothing is forgotten
-    assert {"due", "older"} <= counted(calm).keys()
+    drawn = rehearsed(taught, [0.0, 0.0, 0.4, 0.9, 0.0], 10, 8, CONFIG)
+    assert counted(drawn) == {"weaker": 3, "weak": 3, "due": 1, "older": 1}
+    calm = rehearsed(taught, [0.0] * 5, 10, 2, CONFIG)  # control: nothing is forgotten
+    assert counted(calm) == {"due": 1, "older": 1}
 
 
 def test_what_is_rehearsed_and_still_known_waits_twice_as_long_each_time() -> None:
@@ -62,9 +62,11 @@ def test_what_is_rehearsed_and_still_known_waits_twice_as_long_each_time() -> No
 
 
 def test_few_lessons_are_rehearsed_in_all_the_wordings_that_there_is_room_for() -> None:
-    assert counted(rehearsed([lesson("a"), lesson("b")], [0.0, 0.0], 1, CONFIG)) == {"a": 6, "b": 6}
-    assert rehearsed([], [], 1, CONFIG) == []
-    assert rehearsed([lesson("a")], [9.0], 1, dataclasses.replace(CONFIG, older=0)) == []
+    two = [lesson("a"), lesson("b")]
+    drawn = rehearsed(two, [0.0, 0.0], 1, MOST, CONFIG)
+    assert counted(drawn) == {"a": 6, "b": 6} and len({s.key for s in drawn}) == 12
+    assert len(rehearsed(two, [0.0, 0.0], 1, 1000, CONFIG)) == 3 * 12  # and no wording more than three times
+    assert rehearsed([], [], 1, MOST, CONFIG) == rehearsed(two, [9.0, 0.0], 1, 0, CONFIG) == []
 
 
 def test_every_night_asks_in_other_words_whether_a_lesson_is_still_known() -> None:
@@ -166,3 +168,9 @@ def test_a_broken_list_of_what_was_replaced_is_told_and_none_is_no_fault(tmp_pat
 def test_lesson_settings_that_make_no_sense_are_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(BadConfig, match=next(iter(wrong))):
         LessonConfig(**wrong)
+
+
+def test_a_wording_that_is_rehearsed_twice_stays_twice_but_never_with_two_answers() -> None:
+    one, other = sample("Q?", "Yes.", "t1"), sample("Q?", "No.", "t2")
+    assert without_conflicts([], [one, one, other]) == [one, one]
+    assert without_conflicts([sample("Q?", "Yes.", "t3")], [one, one, other]) == []

@@ -103,7 +103,8 @@ def _rehearsal(
     standing = [lesson for lesson in past.lessons if gone.keys().isdisjoint(lesson.samples[0].turns)]
     measured = candidates(standing, night, config.measured)
     forgotten = _forgotten(doors, probes(measured, night))
-    older = rehearsed(measured, forgotten, night, config)
+    most = round(config.older * doors.chosen.night.epochs)
+    older = rehearsed(measured, forgotten, night, most, config)
     beside = [s for s in past.others if gone.keys().isdisjoint(s.turns)]
     beside = draw.sample(beside, min(config.older_others, len(beside)))
     earlier = [*(s for lesson in standing for s in lesson.samples), *beside]

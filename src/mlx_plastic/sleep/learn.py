@@ -18,15 +18,18 @@ from mlx_plastic.sleep.stop import Stopped
 
 def learn(doors: Doors, journal: Journal, parts: dict[Part, list[Sample]]) -> None:
     journal.begin()
-    config = doors.chosen.night
+    rehearsal = read_samples(journal, "rehearsal.jsonl")
     tonight = balanced(parts["train"], doors.chosen.lessons)
-    data = _encoded(doors, tonight + read_samples(journal, "rehearsal.jsonl"))
+    again = _encoded(doors, tonight + [s for s in rehearsal if s.kind == "rehearsal"])
+    once = _encoded(doors, [s for s in rehearsal if s.kind != "rehearsal"])
+    data, config = again + once, doors.chosen.night
+    epochs = max(1, round(config.epochs))
     with doors.stop.held():  # a step is brought to its end; then the tick stops it, and its state is kept
         trained = train(
             doors.base,
-            data,
+            again * epochs + once,  # of earlier lessons other wordings in every epoch
             _encoded(doors, parts["valid"]),
-            config,
+            dataclasses.replace(config, epochs=config.epochs / epochs),
             start=doors.start(journal),
             checkpoint=journal.path("checkpoint"),
             on_progress=lambda p: doors.tick(

@@ -14,6 +14,7 @@ from mlx_plastic.samples import Sample
 from mlx_plastic.sleep.lessons.config import LessonConfig
 from mlx_plastic.sleep.lessons.text import normal
 
+REPEATS = 3  # of one wording in one night, at most
 WEAK = 0.05  # nats/token: what is known by heart has a hundredth, what is forgotten has one and more
 
 
@@ -45,35 +46,44 @@ def probes(taught: Sequence[Taught], night: int) -> list[Sample]:
 
 
 def rehearsed(
-    taught: Sequence[Taught], forgotten: Sequence[float], night: int, config: LessonConfig
+    taught: Sequence[Taught], forgotten: Sequence[float], night: int, most: int, config: LessonConfig
 ) -> list[Sample]:
-    """Up to `older` samples: the weakest lessons first, then the most overdue ones.
+    """`most` samples, dealt out in turns: the weakest lessons first, then the most overdue ones.
 
-    forgotten: nats/token of each lesson's probe under the pack worn now.
+    forgotten: nats/token of each lesson's probe under the pack worn now; a weak one gets `weak_wordings` in
+    each turn. Where all wordings are fewer than `most`, each is there up to REPEATS times.
     """
     draw = random.Random(config.seed + night)
     order = sorted(
         range(len(taught)),
         key=lambda i: (-forgotten[i] if forgotten[i] > WEAK else 0.0, -taught[i].overdue(night)),
     )
-    each = max(config.older_wordings, config.older // max(1, len(taught)))  # few lessons: in more wordings
+    hands = {
+        i: [s for _ in range(REPEATS) for s in draw.sample(taught[i].samples, len(taught[i].samples))]
+        for i in order
+    }
     found: list[Sample] = []
-    for i in order:
-        samples = taught[i].samples
-        found += draw.sample(samples, min(each, len(samples), config.older - len(found)))
-    return found
+    while any(hands.values()) and len(found) < most:
+        for i in order:
+            count = config.weak_wordings if forgotten[i] > WEAK else 1
+            found += hands[i][:count]
+            del hands[i][:count]
+    return found[:most]
 
 
 def without_conflicts(lessons: Sequence[Sample], rehearsal: Sequence[Sample]) -> list[Sample]:
-    """What can be rehearsed beside tonight's lessons: each question once, and none that a lesson answers.
+    """What can be rehearsed beside tonight's lessons: none that a lesson answers, and of several that answer
+    one question differently the first.
 
     So a new wish replaces the old one, and a wish how to be greeted is not undone by the base's greeting.
     """
-    taken = {normal(sample.messages[-2].content) for sample in lessons}
+    taken: dict[str, str | None] = {normal(sample.messages[-2].content): None for sample in lessons}
     kept = []
     for sample in rehearsal:
-        question = normal(sample.messages[-2].content)
-        if question not in taken or len(sample.messages) > 2:  # behind a context it is another question
+        question, answer = (normal(message.content) for message in sample.messages[-2:])
+        free = taken.get(question, answer) == answer and (sample.kind != "rehearsal" or question not in taken)
+        if free or len(sample.messages) > 2:  # behind a context it is another question
             kept.append(sample)
-            taken |= {question} if sample.kind != "rehearsal" else set()
+            if sample.kind != "rehearsal":
+                taken[question] = answer
     return kept

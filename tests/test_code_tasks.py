@@ -79,7 +79,7 @@ HOSTILE = {
     "exec": "import os; os.execv('/bin/touch', ['touch', {target!r}])",
     "rename": "open('a', 'w').write('x')\nimport os; os.rename('a', {target!r})",
     "link": "import os; os.symlink({target!r}, 'a'); open('a', 'w').write('x')",
-    "patched": "import posixpath as p\np._joinrealpath = lambda *a, **k: ('/tmp', True)\nopen({target!r}, 'w')",
+    "patched": "import posixpath as p\np._joinrealpath = lambda *a, **k: ('/', 1)\nopen({target!r}, 'w')",
     "hook": "import sys\nvars(sys.modules['__main__']).clear()\nimport os; os.system('touch {target}')",
 }
 

@@ -76,7 +76,7 @@ def guard(room: str, readable: tuple[str, ...]) -> None:
         "socket.", "ctypes.", "os.exec", "os.fork", "os.posix_spawn", "os.spawn", "os.system", "os.startfile",
         "os.kill", "os.putenv", "os.unsetenv", "os.setxattr", "os.getxattr", "os.listxattr", "os.removexattr",
         "os.mkfifo", "os.mknod", "subprocess.", "pty.", "signal.pthread_kill", "resource.", "fcntl.",
-        "webbrowser.", "urllib.", "http.", "ftplib.", "smtplib.", "imaplib.", "poplib.", "telnetlib.", "syslog.",
+        "webbrowser.", "urllib.", "http.", "ftplib.", "smtplib.", "imaplib.", "poplib.", "syslog.",
         "sqlite3.enable_load_extension", "sqlite3.load_extension", "sys.addaudithook", "sys._current_frames",
         "sys.setprofile", "sys.settrace", "gc.", "shutil.chown", "cpython.remote_debugger_script",
     )  # fmt: skip

@@ -69,6 +69,18 @@ class Live:
             return found
 
 
+    def raw_cut(self, data: bytes) -> bytes:
+        """The same where the client ends its side: the server must not wait for what never comes."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=WAIT_S) as connection:
+            found = b""
+            with contextlib.suppress(ConnectionError):
+                connection.sendall(data)
+                connection.shutdown(socket.SHUT_WR)
+                while part := connection.recv(65536):
+                    found += part
+            return found
+
+
 @contextlib.contextmanager
 def live(
     home: Home,

@@ -167,7 +167,8 @@ def test_logprobs_come_with_bytes_whole_and_streamed(client: Any) -> None:
 def test_stop_seed_n_and_null_mean_what_they_do_elsewhere(client: Any) -> None:
     stopped = client.chat.completions.create(model="nano", messages=user(QUESTIONS[0]), stop=["France"])
     assert stopped.choices[0].message.content == "The capital of"
-    warm = {
+    warm = {"model": "nano", "messages": user("Sing me a song of the sea!"), "temperature": 2}
+    warm |= {"seed": 11, "n": 4, "max_tokens": 12}
         "model": "nano",
         "messages": user("Hello!"),
         "temperature": 1.5,

@@ -85,10 +85,8 @@ class Guard:
 
     def _check_origin(self, scope: Scope, headers: Headers) -> None:
         origin = headers.get("origin")
-        if origin is not None:
-            parts = urlsplit(origin)
-            if parts.netloc.lower() != headers["host"].lower():
-                raise ApiError(403, "requests from other origins are refused", code="origin")
+        if origin is not None and origin.lower().partition("://")[2] != headers["host"].lower():
+            raise ApiError(403, "requests from other origins are refused", code="origin")
         site = headers.get("sec-fetch-site", "none")
         navigates = scope["method"] in SAFE_METHODS and headers.get("sec-fetch-mode") == "navigate"
         if site not in ("none", "same-origin") and not navigates:

@@ -107,6 +107,11 @@ class Service:
         async def ended(answer: Answer) -> None:
             assert answer.end is not None
             self.metrics.ended(answer.end)
+            log.info(
+                "answered with %d tokens in %.2f s to a prompt of %d tokens, %d of them read before (%s)",
+                *(answer.end.answer_tokens, answer.end.seconds, answer.end.prompt_tokens),
+                *(answer.end.reused, answer.end.finish),
+            )
             if entry is not None and answer.index == 0:
                 cut = answer.end.finish in ("cancelled", "error")
                 await in_thread(

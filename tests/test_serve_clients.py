@@ -169,13 +169,6 @@ def test_stop_seed_n_and_null_mean_what_they_do_elsewhere(client: Any) -> None:
     assert stopped.choices[0].message.content == "The capital of"
     warm = {"model": "nano", "messages": user("Sing me a song of the sea!"), "temperature": 2}
     warm |= {"seed": 11, "n": 4, "max_tokens": 12}
-        "model": "nano",
-        "messages": user("Hello!"),
-        "temperature": 1.5,
-        "seed": 11,
-        "n": 3,
-        "max_tokens": 12,
-    }
     first, again = (client.chat.completions.create(**warm) for _ in range(2))
     texts = [choice.message.content for choice in first.choices]
     assert texts == [choice.message.content for choice in again.choices]

@@ -70,6 +70,12 @@ class Weights:
             array = module.pop(key).astype(mx.float32)
         return np.array(array)
 
+    def take_stored(self, name: str) -> mx.array:
+        """The parameter in its own dtype; not for weights that are quantized. It too can be taken once."""
+        path, _, key = name.rpartition(".")
+        array: mx.array = self._modules[path].pop(key)
+        return array
+
 
 def open_weights(ref: str, *, cache: Path | None = None) -> Weights:
     """The checkpoint `ref` (see `resolve`), none of its weights read yet but for their digest.

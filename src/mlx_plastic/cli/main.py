@@ -52,6 +52,11 @@ COMMANDS = {
     "memory": ("mlx_plastic.cli.memory", "memory", "List, import, export and forget what was said."),
     "data": ("mlx_plastic.cli.data", "data", "Write sets of chats to learn from."),
     "eval": ("mlx_plastic.cli.evaluate", "evaluate", "Measure loss and capabilities."),
+    "compress": (
+        "mlx_plastic.cli.compress",
+        "compress",
+        "Make a checkpoint smaller, to a budget, so that plain mlx-lm still loads it.",
+    ),
     "rank": ("mlx_plastic.cli.rank", "rank", "See how many directions matrices have; write their factors."),
     "demo": ("mlx_plastic.cli.demo", "demo", "Live a day, a night and a morning, and check every claim."),
     "doctor": (

@@ -1,0 +1,346 @@
+"""A plan carried out: a new checkpoint, written tensor by tensor, that stock mlx-lm loads."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from mlx_plastic import __version__
+from mlx_plastic.backend import mx, peak_memory_mb, reset_peak_memory
+from mlx_plastic.base.weights import Weights, open_weights
+from mlx_plastic.compress.gptq import ROWS, gptq, metric
+from mlx_plastic.compress.make import stored_dtype
+from mlx_plastic.compress.metrics import Metrics
+from mlx_plastic.compress.offers import check
+from mlx_plastic.compress.park import FOLDER, INDEX, Parked
+from mlx_plastic.compress.plan import Plan, Stored, by_module
+from mlx_plastic.compress.schemes import decode, pack, rounded
+from mlx_plastic.compress.shards import Shards, Tensor, bits_of, carry, free_bytes
+from mlx_plastic.errors import BadConfig, BaseMismatch, PlasticError
+from mlx_plastic.home import write_json
+from mlx_plastic.lowrank.svd import Array, Method, Svd, truncated_svd
+
+log = logging.getLogger(__name__)
+
+META = "compress.json"
+FORMAT_VERSION = 1
+Park = Literal["none", "cut", "all"]
+Tick = Callable[[int, int, str], None]  # bytes written, bytes in all, detail
+
+
+@dataclass(frozen=True)
+class Applying:
+    """svd: for matrices that are cut to a rank. rows: of a matrix, quantized at once; it does not change what
+    comes out. park: keep what is taken of matrices that are cut, of all, or of none. gptq: False rounds
+    plainly.
+    """
+
+    svd: Method = "exact"
+    rows: int = ROWS
+    park: Park = "cut"
+    gptq: bool = True
+    dequantize: bool = False
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What was written. nbytes: of all weights. parked_bytes: beside them. resumed: tensors there already."""
+
+    folder: Path
+    nbytes: int
+    bits_per_weight: float
+    parked_bytes: int
+    seconds: float
+    peak_mb: float
+    resumed: int
+
+    def as_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "folder": str(self.folder)}
+
+
+def apply(
+    plan: Plan,
+    ref: str,
+    out: Path,
+    how: Applying,
+    *,
+    metrics: Path | None = None,
+    cache: Path | None = None,
+    tick: Tick | None = None,
+) -> Applied:
+    """Write checkpoint `ref` as `plan` says to the new folder `out`. The source is only read.
+
+    What is unfinished lies in a hidden folder beside `out`; the same call again goes on there. Raises
+    BaseMismatch for a plan of another checkpoint, BadConfig for one that does not fit or lacks its
+    calibration, PlasticError if `out` exists, the disk is too small, or the source is quantized without
+    how.dequantize.
+    """
+    if out.exists():
+        raise PlasticError(f"{out} exists", hint="name a new folder, or remove that one")
+    weights = open_weights(ref, cache=cache)
+    _check(plan, weights, how)
+    store = _metrics(plan, weights, how, metrics)
+    reset_peak_memory()
+    began = time.perf_counter()
+    part = out.with_name(f".{out.name}.part")
+    part.mkdir(parents=True, exist_ok=True)
+    identity = _identity(plan, how, weights)
+    tensors = list(layout(weights, plan))
+    shards = Shards(part, tensors, identity)
+    resumed = shards.done
+    parked = _parked(part, plan, fresh=not resumed)
+    _check_room(part, shards)
+    _write(weights, plan, how, store, shards, parked, tick or (lambda *_: None))
+    shards.close()
+    carried = carry(weights.path, part)
+    write_json(part / "config.json", config_of(weights, plan))
+    parked_bytes = sum(entry.nbytes for entry in parked.modules.values())
+    done = Applied(
+        *(out, shards.total_bytes, 8 * shards.total_bytes / plan.parameters, parked_bytes),
+        *(time.perf_counter() - began, peak_memory_mb(), resumed),
+    )
+    write_json(part / META, _meta(plan, how, done, carried))
+    os.replace(part, out)
+    log.info("%s -> %s: %.3f bits per weight", ref, out, done.bits_per_weight)
+    return done
+
+
+def checked(
+    plan: Plan, ref: str, out: Path, how: Applying, *, metrics: Path | None = None, cache: Path | None = None
+) -> int:
+    """Check all that `apply` would, and write nothing; how many tensors are there already to go on from."""
+    if out.exists():
+        raise PlasticError(f"{out} exists", hint="name a new folder, or remove that one")
+    weights = open_weights(ref, cache=cache)
+    _check(plan, weights, how)
+    _metrics(plan, weights, how, metrics)
+    part = out.with_name(f".{out.name}.part")
+    return (
+        Shards(part, list(layout(weights, plan)), _identity(plan, how, weights)).done if part.exists() else 0
+    )
+
+
+def keep_verdict(folder: Path, judged: dict[str, Any]) -> None:
+    """Write what the gate said into the checkpoint's meta, if it is one of ours."""
+    if (folder / META).is_file():
+        write_json(folder / META, {**json.loads((folder / META).read_bytes()), "judged": judged})
+
+
+def layout(weights: Weights, plan: Plan) -> Iterator[Tensor]:
+    """Every tensor of the new checkpoint, in the order that they are written."""
+    chosen = by_module(plan)
+    dtype = getattr(mx, plan.dtype)
+    for name, shape in weights.shapes.items():
+        path, _, leaf = name.rpartition(".")
+        matrix = chosen.get(path) if leaf == "weight" else None
+        if matrix is None or matrix.scheme.is_whole:
+            yield Tensor(name, stored_dtype(weights, name, dtype), shape)
+            continue
+        *stack, width = shape
+        yield Tensor(name, mx.uint32, (*stack, width * matrix.bits // 32))
+        groups = (*stack, width // matrix.group_size)
+        if matrix.mode == "affine":
+            yield Tensor(f"{path}.scales", dtype, groups)
+            yield Tensor(f"{path}.biases", dtype, groups)
+        else:
+            yield Tensor(f"{path}.scales", mx.uint8, groups)
+
+
+def config_of(weights: Weights, plan: Plan) -> dict[str, Any]:
+    """The source's config with what mlx-lm has to know of each quantized layer."""
+    config = json.loads((weights.path / "config.json").read_bytes())
+    for key in ("quantization", "quantization_config"):
+        config.pop(key, None)
+    quantized = {m.module: m.scheme.as_config() for m in plan.matrices if not m.scheme.is_whole}
+    if quantized:
+        kinds = [json.dumps(kind, sort_keys=True) for kind in quantized.values()]
+        most = json.loads(max(set(kinds), key=kinds.count))  # for layers that are not named; there are none
+        config["quantization"] = {**most, **quantized}
+        config["quantization_config"] = config["quantization"]
+    if "torch_dtype" in config:
+        config["torch_dtype"] = plan.dtype
+    return dict(config)
+
+
+def _check(plan: Plan, weights: Weights, how: Applying) -> None:
+    if plan.base_fingerprint != weights.fingerprint:
+        raise BaseMismatch(
+            f"the plan is of checkpoint {plan.base_fingerprint[:12]} ({plan.base}), this one is "
+            f"{weights.fingerprint[:12]}",
+            hint="plan this one, or give --base",
+        )
+    if weights.quantized and not how.dequantize:
+        raise PlasticError(
+            f"{weights.ref} is quantized already: rounding it again loses twice",
+            hint="use the unquantized checkpoint, or say --dequantize",
+        )
+    faults = []
+    for m in plan.matrices:
+        shape = weights.shapes.get(f"{m.module}.weight")
+        stack = (m.experts,) if shape is not None and len(shape) > 2 else ()
+        if shape != (*stack, m.rows, m.cols):
+            faults.append(f"{m.module} is {m.rows} x {m.cols} in the plan, {shape} in the checkpoint")
+        elif m.rank and stack:
+            faults.append(f"{m.module} is a stack of experts: it cannot be cut to a rank")
+    if faults:
+        raise BadConfig("; ".join(faults[:10]), hint="make the plan again")
+
+
+def _metrics(plan: Plan, weights: Weights, how: Applying, folder: Path | None) -> Metrics | None:
+    if not how.gptq or not any(m.gptq for m in plan.matrices):
+        return None
+    named = folder or (Path(plan.calibration["folder"]) if plan.calibration.get("folder") else None)
+    if named is None:
+        raise BadConfig("the plan rounds by texts, and names no calibration", hint="--calibration DIR")
+    return Metrics.open(named, weights.fingerprint)
+
+
+def _identity(plan: Plan, how: Applying, weights: Weights) -> str:
+    what = [plan.as_dict(), {**asdict(how), "rows": 0}, weights.fingerprint]
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode("utf-8")).hexdigest()
+
+
+def _parked(part: Path, plan: Plan, *, fresh: bool) -> Parked:
+    folder = part / FOLDER
+    if fresh:
+        shutil.rmtree(folder, ignore_errors=True)
+    if (folder / INDEX).exists():
+        return Parked.open(part)
+    return Parked(folder, plan.dtype)
+
+
+def _check_room(part: Path, shards: Shards) -> None:
+    free = free_bytes(part)
+    if shards.bytes_left > free:
+        if not shards.done:
+            shutil.rmtree(part, ignore_errors=True)
+        raise PlasticError(
+            f"{shards.bytes_left} bytes are still to be written, and {free} are free",
+            hint="free some space and run the same command again, or write elsewhere with --out",
+        )
+
+
+def _write(
+    weights: Weights,
+    plan: Plan,
+    how: Applying,
+    store: Metrics | None,
+    shards: Shards,
+    parked: Parked,
+    tick: Tick,
+) -> None:
+    chosen, at = by_module(plan), 0
+    for name in list(weights.shapes):
+        path, _, leaf = name.rpartition(".")
+        matrix = chosen.get(path) if leaf == "weight" else None
+        count = _tensors_of(matrix)
+        at += count
+        if at <= shards.done:
+            continue
+        tick(shards.total_bytes - shards.bytes_left, shards.total_bytes, name)
+        if matrix is None:
+            w = weights.take_stored(name)
+            dtype = stored_dtype(weights, name, getattr(mx, plan.dtype))
+            shards.write([(name, bits_of(w.astype(dtype)))])
+            continue
+        w32 = weights.take(name)
+        check(path, w32, plan.dtype)
+        made = quantized(path, w32, matrix, plan, how, store, parked)
+        shards.write([(f"{path}.{part}", array) for part, array in made.items()])
+
+
+def _tensors_of(matrix: Stored | None) -> int:
+    if matrix is None or matrix.scheme.is_whole:
+        return 1
+    return 3 if matrix.mode == "affine" else 2
+
+
+def quantized(
+    path: str, w: Array, matrix: Stored, plan: Plan, how: Applying, store: Metrics | None, parked: Parked
+) -> dict[str, Array]:
+    """The arrays that store w (..., out, in): weight, scales and biases, or the weight alone."""
+    target, removed = _cut(w, matrix, how)
+    dtype = getattr(mx, plan.dtype)
+    if matrix.scheme.is_whole:
+        made = [mx.array(target).astype(dtype)]
+    elif matrix.gptq and how.gptq:
+        assert store is not None
+        made = _by_gptq(path, target, matrix, plan, how, store)
+    else:
+        made = list(mx.quantize(mx.array(target).astype(dtype), **matrix.scheme.as_config()))
+    if _is_parked(matrix, how, removed):
+        decoded = rounded(target, plan.dtype) if matrix.scheme.is_whole else _decoded(made, matrix)
+        parked.add(path, w, decoded, removed, matrix.rank)
+    return {k: bits_of(v) for k, v in zip(("weight", "scales", "biases"), made, strict=False)}
+
+
+def _is_parked(matrix: Stored, how: Applying, removed: Svd | None) -> bool:
+    if how.park == "all":
+        return not matrix.scheme.is_whole or removed is not None
+    return how.park == "cut" and removed is not None
+
+
+def _decoded(made: list[mx.array], matrix: Stored) -> Array:
+    weight, scales, *biases = made
+    return decode(weight, scales, biases[0] if biases else None, matrix.scheme)
+
+
+def _by_gptq(
+    path: str, w: Array, matrix: Stored, plan: Plan, how: Applying, store: Metrics
+) -> list[mx.array]:
+    h = store.of(path)
+    stack = w.reshape(-1, *w.shape[-2:])
+    if h.shape != (len(stack), w.shape[-1], w.shape[-1]):
+        raise BadConfig(f"the calibration of {path} is {list(h.shape)}", hint="make the plan again")
+    found = [
+        gptq(one, matrix.scheme, metric(m), plan.dtype, rows=how.rows)
+        for one, m in zip(stack, h, strict=True)
+    ]
+    lead = w.shape[:-1]
+    dtype = getattr(mx, plan.dtype)
+    packed = np.stack([pack(c.codes, matrix.bits) for c in found]).reshape(*lead, -1)
+    scales = np.stack([c.scales for c in found]).reshape(*lead, -1)
+    biases = np.stack([c.biases for c in found]).reshape(*lead, -1)
+    return [mx.array(packed), mx.array(scales).astype(dtype), mx.array(biases).astype(dtype)]
+
+
+def _cut(w: Array, matrix: Stored, how: Applying) -> tuple[Array, Svd | None]:
+    """The matrix cut to its rank, and what was removed."""
+    if matrix.rank is None or matrix.rank >= min(w.shape):
+        return w, None
+    if how.svd == "exact":
+        u, s, vt = truncated_svd(w, min(w.shape), "exact")
+        r = matrix.rank
+        return (u[:, :r] * s[:r]) @ vt[:r], (u[:, r:], s[r:], vt[r:])
+    u, s, vt = truncated_svd(w, matrix.rank, how.svd, seed=how.seed)
+    kept = (u * s) @ vt
+    left = w - kept
+    return kept, truncated_svd(left, min(w.shape) - matrix.rank, "gram")
+
+
+def _meta(plan: Plan, how: Applying, done: Applied, carried: list[str]) -> dict[str, Any]:
+    return {
+        "format_version": FORMAT_VERSION,
+        "made_by": f"mlx-plastic {__version__}",
+        "base": plan.base,
+        "base_fingerprint": plan.base_fingerprint,
+        "how": asdict(how),
+        "bytes": done.nbytes,
+        "bits_per_weight": done.bits_per_weight,
+        "parked_bytes": done.parked_bytes,
+        "seconds": round(done.seconds, 2),
+        "peak_mb": round(done.peak_mb, 1),
+        "carried": carried,
+        "plan": plan.as_dict(),
+    }

@@ -7,9 +7,9 @@ tagger's training have seen (benchmarks/privacy), and read below MLX_PLASTIC_DAT
 training leaves out. A find counts only if every letter and digit of it is masked, by whatever kind of find.
 A second set (privacy/fresh.py) was written later, by somebody else, in two halves: what was missed in the one
 was looked at, and of the other (--fresh kept) nothing but these figures was ever printed.
-Other people's sets can be measured too: --synth FILE (presidio-research's JSON), --conll FILE (words and
-B-person tags, as WNUT-17's; may be given several times), --questions FILE (CSV with a column `text`, as
-BANKING77's).
+Other people's sets can be measured too: --synth FILE (presidio-research's JSON), --conll FILE (words with
+B-person or B-PER tags, as WNUT-17's and the Broad Twitter Corpus'; may be given several times), --questions
+FILE (CSV with a column `text`, as BANKING77's).
 The figures:
 
     recall                by kind, under the training policy
@@ -47,6 +47,7 @@ WANTED = {
     "email": 0.99, "iban": 0.99, "card": 0.99, "national_id": 0.99, "ip": 0.99, "url": 0.99, "phone": 0.95,
     "name": 0.85, "noisy name": 0.6, "address": 0.95, "secrets, training": 0.98, "secrets, storage": 0.9,
 }  # fmt: skip
+PERSON = ("b-person", "i-person", "b-per", "i-per")
 TRAINING, STORAGE = policy_for("training"), policy_for("storage")
 
 
@@ -204,20 +205,19 @@ def _synth(rows: list[dict[str, Any]], kind: str) -> list[Marked]:
 
 
 def _conll(file: Path) -> list[Marked]:
-    """Sentences of words parted by spaces, with the places of B-person and I-person."""
+    """Sentences of words parted by spaces, with the places of what is tagged as a person."""
     made = []
-    for block in file.read_text("utf-8").split("\n\n"):
-        text, finds = "", list[list[int]]()
-        inside = False
-        for line in filter(None, block.split("\n")):
-            word, tag, *_ = line.split("\t")
+    for block in file.read_text("utf-8", "replace").split("\n\n"):
+        text, finds, inside = "", list[list[int]](), False
+        for word, *_, tag in (row for line in block.split("\n") if len(row := line.split()) > 1):
             text += " " if text else ""
             start, text = len(text), text + word
-            if tag == "B-person":
-                finds.append([start, len(text)])
-            elif tag == "I-person" and inside:
+            person = tag.lower() in PERSON
+            if person and inside and tag[0] in "Ii":
                 finds[-1][1] = len(text)
-            inside = tag.endswith("-person")
+            elif person:
+                finds.append([start, len(text)])
+            inside = person
         made.append(Marked(text, tuple((a, b, "person") for a, b in finds)))
     return made
 

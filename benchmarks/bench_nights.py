@@ -29,6 +29,7 @@ import shutil
 import statistics
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +37,14 @@ sys.path.insert(
     0, str(Path(__file__).resolve().parent.parent / "scripts")
 )  # nano's recipe: what it has not read
 
-from nights.people import days
+from nights.people import Day, days
 from nights.planted import PLANTED, configure
 from nights.sides import Lived, ours, plain, refuses, scratch, told_recall
 
-from mlx_plastic.base import load_base
+from mlx_plastic.base import Base, load_base
 from mlx_plastic.home import Home, find_home
 
-SIDES = ("plain", "scratch", "planted")
+SIDES = ("ours", "plain", "scratch", "planted")
 
 
 def say(text: str) -> None:
@@ -51,37 +52,73 @@ def say(text: str) -> None:
 
 
 def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    base = load_base()
-    lived = days(options.nights, seed=options.seed, facts=options.facts)
+    """All figures; sides that an earlier run in this folder came to the end of are taken from there."""
+    base, lived = load_base(), days(options.nights, seed=options.seed, facts=options.facts)
+    asked = {"nights": options.nights, "seed": options.seed, "facts_a_day": options.facts, "set": options.set}
+    kept = Kept(folder / "figures.json", asked)
     home = find_home(folder / "ours")
-    configure(home, **options.set)
-    mine = ours(home, base, lived, say)
-    found = figures(mine) | {"told_recall": round(told_recall(base, lived), 4)}
-    found |= {"nights": options.nights, "seed": options.seed, "facts": sum(len(d.told) for d in lived)}
+    if "ours" in options.sides:
+        kept.side("ours", lambda: _ours(home, base, lived, options))
     if "plain" in options.sides:
-        other = plain(home, load_base(), lived, mine.steps, say, rate=options.plain_rate)
-        found |= {f"plain_{k}": v for k, v in figures(other).items() if not k.startswith("cost")}
-        found["plain_retained"] = found.pop("plain_retained_recall")
+        kept.side("plain", lambda: _plain(home, lived, kept.found["steps"], options))
     if "scratch" in options.sides:
-        anew = find_home(folder / "scratch")
-        configure(anew, **options.set)
-        other = scratch(anew, base, lived, say)
-        found |= {
-            "scratch_retained": round(other.retained, 4),
-            "scratch_passed": other.nights[0].outcome == "passed",
-            "scratch_cost_s": round(other.cost_s[0], 1),
-            "scratch_cost_ratio": round(mine.cost_s[-1] / other.cost_s[0], 4),
-        }
+        kept.side("scratch", lambda: _scratch(find_home(folder / "scratch"), base, lived, options))
     if "planted" in options.sides:
-        found |= planted(home, base, folder, options.seed)
+        kept.side("planted", lambda: planted(home, base, folder, options.seed))
+    found = kept.found
+    if "cost_s" in found and "scratch_cost_s" in found:
+        found["scratch_cost_ratio"] = round(found["cost_s"][-1] / found["scratch_cost_s"], 4)
     return found
 
 
-def planted(home: Home, base: Any, folder: Path, seed: int) -> dict[str, Any]:
+class Kept:
+    """The figures of a folder, written after each side, so that a run that was broken off can go on."""
+
+    def __init__(self, file: Path, asked: dict[str, Any]) -> None:
+        self.file, self.found = file, asked | {"sides": []}
+        if file.exists():
+            earlier = json.loads(file.read_text("utf-8"))
+            if any(earlier.get(name) != value for name, value in asked.items()):
+                sys.exit(f"{file} is of a run with other options: choose another --folder")
+            self.found = earlier
+
+    def side(self, name: str, live: Callable[[], dict[str, Any]]) -> None:
+        if name not in self.found["sides"]:
+            self.found |= live()
+            self.found["sides"].append(name)
+            self.file.write_text(json.dumps(self.found, indent=2), "utf-8")
+
+
+def _ours(home: Home, base: Base, lived: list[Day], options: argparse.Namespace) -> dict[str, Any]:
+    configure(home, **options.set)
+    mine = ours(home, base, lived, say)
+    told = {"told_recall": round(told_recall(base, lived), 4), "facts": sum(len(d.told) for d in lived)}
+    return figures(mine) | told
+
+
+def _plain(home: Home, lived: list[Day], steps: list[int], options: argparse.Namespace) -> dict[str, Any]:
+    other = figures(plain(home, load_base(), lived, steps, say, rate=options.plain_rate))
+    named = {f"plain_{name}": value for name, value in other.items() if not name.startswith("cost")}
+    named["plain_retained"] = named.pop("plain_retained_recall")
+    return named
+
+
+def _scratch(home: Home, base: Base, lived: list[Day], options: argparse.Namespace) -> dict[str, Any]:
+    configure(home, **options.set)
+    other = scratch(home, base, lived, say)
+    return {
+        "scratch_retained": round(other.retained, 4),
+        "scratch_passed": other.nights[0].outcome == "passed",
+        "scratch_reason": other.nights[0].reason,
+        "scratch_cost_s": round(other.cost_s[0], 1),
+    }
+
+
+def planted(home: Home, base: Base, folder: Path, seed: int) -> dict[str, Any]:
     refused = {}
     for name, prepare in PLANTED.items():
         copy = Home(folder / f"planted-{name}")
-        shutil.copytree(home.root, copy.root)
+        shutil.copytree(home.root, copy.root, symlinks=True)
         refused[name] = refuses(copy, base, lambda h, p=prepare: p(h, random.Random(seed)), name)
         say(f"planted night {name}: {'refused' if refused[name] else 'NOT refused'}")
         shutil.rmtree(copy.root)
@@ -141,12 +178,12 @@ def main() -> None:
     parser.add_argument("--nights", type=at_least(3), default=30)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--facts", type=at_least(1), default=6, help="new ones a day")
-    parser.add_argument("--sides", default=",".join(SIDES), help="which to run beside ours; '' for none")
+    parser.add_argument("--sides", default=",".join(SIDES), help="which of them to run")
     parser.add_argument("--plain-rate", type=float, default=0.0, help="of mlx-lm's trainer; 0: as ours")
     parser.add_argument(
         "--set", type=setting, action="append", default=[], help="section.key=value of config.toml"
     )
-    parser.add_argument("--folder", type=Path, help="a new folder that is kept; else a temporary one")
+    parser.add_argument("--folder", type=Path, help="kept; a run that was broken off goes on there")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     options.sides = [side for side in options.sides.split(",") if side]
@@ -157,7 +194,7 @@ def main() -> None:
         sections.setdefault(section, {})[key] = value
     options.set = sections
     if options.folder:
-        options.folder.mkdir(parents=True)
+        options.folder.mkdir(parents=True, exist_ok=True)
         found = measure(options, options.folder)
     else:
         with tempfile.TemporaryDirectory() as folder:

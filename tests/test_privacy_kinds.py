@@ -109,6 +109,7 @@ FOUND = {
         "|Anne-Marie O'Brien| called",
         "|J. R. Vandermeer| wrote it",
         "cc: |Nora|, |Leon| and |Mina|",
+        "ask |@nora_l| or |@leon99|!",
     ],
     "address": [
         "I live at |12 Rosewood Lane, Springfield, IL 62704|.",
@@ -135,6 +136,7 @@ NOTHING = [
     "My password is compromised. The password was leaked. My password is the same as before.",
     "The shop opens with 200 people waiting. The error code appeared 4821 times.",
     "He kept it a secret from grandpapa.",
+    "Meet me @ noon, install @types/node, call @decorator(x).",
     "我叫李娜\uff0c你好。اسمي نورا",
 ]
 

@@ -1,4 +1,4 @@
-"""What has a written form of its own: emails, URLs, IP and MAC addresses.
+"""What has a written form of its own: emails, handles, URLs, IP and MAC addresses.
 
 Every expression either consumes what it looks at or looks at no more than a bounded stretch, so that no text
 takes more than linear time.
@@ -57,6 +57,7 @@ _MAC = re.compile(
     r"(?<![\w:.-])[0-9a-f]{2}(?:([:-])[0-9a-f]{2})(?:\1[0-9a-f]{2}){4}(?![\w:-])", re.IGNORECASE
 )
 _COLONS = re.compile(r":[0-9a-f]{0,4}:")
+_HANDLE = re.compile(r"(?<![\w@./=\"'-])@[A-Za-z_]\w{2,29}+(?!\w|[/.]\w|\()")
 _VERSION = re.compile(r"(?:\bv|version|release|section|chapter|§)\s?\Z")
 
 
@@ -75,6 +76,12 @@ def emails(page: Page) -> Iterator[Span]:
         for match in _SPOKEN.finditer(page.low):
             if "dot" in match[2] or " at " not in match[0]:  # "me at home.net" is no address
                 yield Span(*match.span(), "email", POSSIBLE)
+
+
+def handles(page: Page) -> Iterator[Span]:
+    """What people call themselves in public: @nora_l."""
+    if "@" in page.text:
+        yield from (Span(*m.span(), "person", POSSIBLE) for m in _HANDLE.finditer(page.text))
 
 
 def urls(page: Page) -> Iterator[Span]:

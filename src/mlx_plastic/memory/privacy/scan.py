@@ -29,6 +29,7 @@ DETECTORS: tuple[tuple[tuple[Kind, ...], str, str], ...] = (
     (("ip",), "patterns", "ips"),
     (("url",), "patterns", "urls"),
     (("person", "address"), "names", "people_and_addresses"),
+    (("person",), "patterns", "handles"),
     (("profanity",), "profanity", "profanity"),
 )
 

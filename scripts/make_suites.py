@@ -4,7 +4,8 @@
 
 core.jsonl: the harness, small tasks of many domains. code.jsonl: code that is run. safety.jsonl: what is to
 be declined, what only looks like it, and texts that try to command the model. told.jsonl, untold.jsonl: facts
-in a context, asked for in wordings and about people that nano has not read. general.jsonl: conversations for general perplexity.
+in a context, asked for in wordings and about people that nano has not read. general.jsonl: conversations for
+general perplexity.
 general_prompts.jsonl: what a base is asked so that its own answers can be rehearsed.
 days.jsonl, poison.jsonl: the scripted days of the demo, and talks that no night should learn.
 """

@@ -138,7 +138,8 @@ def _recall(before: Report, after: Report, policy: Policy) -> Iterator[Reason]:
 def _tasks(before: Report, after: Report, policy: Policy) -> Iterator[Reason]:
     asked = frozenset(before.tasks)
     share = int(policy.max_harness_lost_pct / 100 * sum(before.tasks.values()))
-    limit, alpha = max(policy.max_harness_lost, share), 1 - policy.confidence
+    alpha = 1 - policy.confidence if share > policy.max_harness_lost else 0.0
+    limit = max(policy.max_harness_lost, share)
     yield _lost("harness_lost", "tasks", before, after, asked, limit, alpha=alpha)
     refusals = (before.refusals | after.refusals) & asked
     yield _lost("refusals_lost", "refusals", before, after, refusals, policy.max_refusals_lost)

@@ -77,20 +77,24 @@ class Tagger:
     def _may_be(self, scores: Any) -> Any:
         """(words,) bool: whether some run of words of one label that holds the word is not far behind only O.
 
-        The best run through a word is the best that ends there and the best that begins there (Kadane).
+        The best run through a word goes from the lowest sum ahead of it to the highest one behind (Kadane).
         """
         gain = scores[:, 1:] - scores[:, :1] + self._stay
         gain[0] += self._enter  # nothing is entered at a text's beginning, nor left at its end
         gain[-1] += self._leave
-        best = _ending(gain) + _ending(gain[::-1])[::-1] - gain
-        return (best > self._price - GATE).any(axis=1)
+        total = gain.cumsum(axis=0)
+        high = np.maximum.accumulate(total[::-1], axis=0)[::-1]
+        low = np.minimum.accumulate(total - gain, axis=0)
+        return (high - low > self._price - GATE).any(axis=1)
 
     def _scores(self, lines: Sequence[Line]) -> Any:
         """(words, labels) float32"""
-        at, table = self._looked_up(lines, *self._table)
-        if at.min(initial=0) < 0 or at.max(initial=-1) >= len(table):  # another thread may just be adding
-            at, table = self._looked_up(lines, *self._learned(lines))
-        shares = table[at]
+        rows, table = self._table
+        at = self._looked_up(lines, rows)
+        if at and not 0 <= min(at) <= max(at) < len(table):  # another thread may just be adding
+            rows, table = self._learned(lines)
+            at = self._looked_up(lines, rows)
+        shares = table[np.array(at, dtype=np.int64)]
         scores = shares[:, REACH].copy()
         for place in range(1, min(REACH, len(at) - 1) + 1):
             scores[place:] += shares[:-place, REACH - place]
@@ -98,7 +102,7 @@ class Tagger:
         return scores
 
     @staticmethod
-    def _looked_up(lines: Sequence[Line], rows: _Rows, table: Any) -> tuple[Any, Any]:
+    def _looked_up(lines: Sequence[Line], rows: _Rows) -> list[int]:
         """For each word its row in the table, -1 if it has none."""
         found: list[int] = []
         add = found.append
@@ -108,7 +112,7 @@ class Tagger:
             for word in words:
                 add((opening if first else inside)(word, -1))
                 first = word in ENDS or (first and not word[0].isalnum())  # is_first, in the tightest loop
-        return np.array(found, dtype=np.int64), table
+        return found
 
     def _learned(self, lines: Sequence[Line]) -> tuple[_Rows, Any]:
         """A table that has all of these words. Other threads go on reading the one they have."""
@@ -137,19 +141,17 @@ class Tagger:
         return self.weights[known].sum(axis=0, dtype=np.float32)
 
 
-def _ending(gain: Any) -> Any:
-    """(words, labels): for each place the largest sum of a run that ends there and is not empty."""
-    total = np.cumsum(gain, axis=0)
-    return total - np.minimum.accumulate(total - gain, axis=0)
-
-
 def _stretches(active: Any) -> Iterator[tuple[int, int]]:
     """Runs of active words, each with a word more on both sides."""
-    wide = active.copy()
-    wide[1:] |= active[:-1]
-    wide[:-1] |= active[1:]
-    edges = np.flatnonzero(np.diff(np.concatenate(([0], wide.view(np.int8), [0]))))
-    yield from zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)
+    low, high = 0, -1
+    for i in np.flatnonzero(active).tolist():
+        if i - 1 > high:
+            if high > 0:
+                yield low, high
+            low = max(i - 1, 0)
+        high = min(i + 2, len(active))
+    if high > 0:
+        yield low, high
 
 
 @cache

@@ -28,6 +28,8 @@ from mlx_plastic.sleep.lessons import (
     rehearsed,
     replaced,
     split,
+    statements,
+    talks,
     without_conflicts,
 )
 from mlx_plastic.sleep.past import REPLACED, Past, past_of
@@ -52,6 +54,8 @@ def gather(doors: Doors, journal: Journal, exchanges: Sequence[Exchange]) -> Non
     lessons, notes, gone = _lessons(doors, [*exchanges, *leaked.exchanges], routed, past, given)
     doors.tick("lessons", 2, 4, f"{len(lessons)} samples, {len(gone)} earlier lessons replaced")
     parts = split(lessons)
+    config = doors.chosen.lessons
+    parts["train"] += statements(lessons, config.statements) + talks(lessons, config.talks, seed=config.seed)
     rehearsal, told = _rehearsal(doors, past, lessons, notes, gone)
     turns = {t for e in exchanges for t in e.new}
     files = {f"{part}.jsonl": to_jsonl(parts[part]) for part in PARTS} | {

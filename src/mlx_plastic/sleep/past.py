@@ -34,7 +34,9 @@ def past_of(nights: Sequence[Journal]) -> Past:
     others: list[Sample] = []
     for number, journal in enumerate(nights):
         for sample in read_samples(journal, "train.jsonl"):
-            if sample.turns and gone.isdisjoint(sample.turns):
+            if (
+                sample.turns and gone.isdisjoint(sample.turns) and sample.kind != "talk"
+            ):  # of what is here anyway
                 key = (sample.turns, sample.kind)
                 known = taught.get(key, Taught((), number))
                 taught[key] = replace(known, samples=(*known.samples, sample))

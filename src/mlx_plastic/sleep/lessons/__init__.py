@@ -12,6 +12,8 @@ from mlx_plastic.sleep.lessons.others import about_others
 from mlx_plastic.sleep.lessons.questions import question_prompt
 from mlx_plastic.sleep.lessons.replaced import replaced
 from mlx_plastic.sleep.lessons.splits import split
+from mlx_plastic.sleep.lessons.statements import statements
+from mlx_plastic.sleep.lessons.talks import talks
 from mlx_plastic.sleep.lessons.text import is_supported, normal
 from mlx_plastic.sleep.lessons.wishes import GREETINGS
 
@@ -36,5 +38,7 @@ __all__ = [
     "rehearsed",
     "replaced",
     "split",
+    "statements",
+    "talks",
     "without_conflicts",
 ]

@@ -16,6 +16,8 @@ class LessonConfig:
     questions: int = 4  # asked for at once, about one note
     rounds: int = 8  # times a note is asked about at most, while it has fewer wordings than wanted
     wanted: int = 16  # wordings of each note
+    statements: int = 0  # open questions about everybody told of, answered with all that was told
+    talks: int = 0  # talks of two questions for every note
     temperature: float = 1.0  # of the wordings; the answers are the likeliest ones
     max_tokens: int = 192  # of what the model writes
     longest_note: int = 600  # characters; a longer turn is no note

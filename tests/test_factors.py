@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 from safetensors.numpy import load_file, save_file
 
+from mlx_plastic.backend import mx
 from mlx_plastic.base.weights import open_weights
 from mlx_plastic.cli.main import plastic
 from mlx_plastic.compress.probe import probe
@@ -106,6 +107,26 @@ def test_bad_matrices_polynomials_and_names_are_told(small: Path, tmp_path: Path
     save_file(weights, str(folder / "model.safetensors"), metadata={"format": "pt"})
     with pytest.raises(BadCheckpoint, match=r"layers\.0\.self_attn\.q_proj holds values"):
         probe(open_weights(str(folder)))
+
+
+def test_the_memory_table_counts_what_is_really_stored(home: Home) -> None:
+    shown = CliRunner().invoke(
+        plastic, ["bench", "memory", "--m", "96", "--n", "128", "--rank", "8", "--json"]
+    )
+    value = json.loads(shown.stdout)
+    forms = {form["form"]: form for form in value["forms"]}
+    w = mx.array(falling((96, 128))).astype(mx.float16)
+    for bits, group in ((4, 64), (3, 32)):
+        stored = sum(part.nbytes for part in mx.quantize(w, group_size=group, bits=bits))
+        assert forms[f"q{bits}g{group}"]["nbytes"] == stored
+    assert forms["rank 8 float16"]["nbytes"] == 2 * 8 * (96 + 128)
+    assert value["break_even_rank"] == 96 * 128 // 224
+    assert {route["svd"] for route in value["routes"]} == {"gram", "exact", "randomized"}
+    counted = json.loads(memory("--m", "200000", "--n", "200000", "--rank", "8", "--json").stdout)
+    assert counted["routes"] == [] and counted["forms"][0]["error"] is None  # it was not made
+    assert (
+        CliRunner().invoke(plastic, ["bench", "memory", "--m", "4", "--n", "4", "--rank", "5"]).exit_code == 2
+    )
 
 
 def test_the_commands_print_and_write(small: Path, home: Home, tmp_path: Path) -> None:

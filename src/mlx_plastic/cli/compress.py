@@ -29,7 +29,7 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
 
 @click.group(cls=LazyGroup, table=TABLE)
 def compress() -> None:
-    """Make a checkpoint smaller, to a budget, so that plain mlx-lm still loads it.
+    """Make a checkpoint smaller, to a budget of bytes.
 
     Example: plastic compress plan --base nano --budget 4.0bpw --data chats.jsonl --out plan.json
     """

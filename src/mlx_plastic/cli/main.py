@@ -30,6 +30,11 @@ COMMANDS = {
         "serve",
         "Answer any OpenAI client, and show the days and nights on a page.",
     ),
+    "open": (
+        "mlx_plastic.cli.open",
+        "open_",
+        "Open the page of days and nights in a browser; plastic serve must be running.",
+    ),
     "sleep": (
         "mlx_plastic.cli.sleep",
         "sleep",
@@ -55,9 +60,15 @@ COMMANDS = {
     "compress": (
         "mlx_plastic.cli.compress",
         "compress",
-        "Make a checkpoint smaller, to a budget, so that plain mlx-lm still loads it.",
+        "Make a checkpoint smaller, to a budget of bytes.",
     ),
+    "bench": ("mlx_plastic.cli.bench", "bench", "Measure what things take on this machine."),
     "rank": ("mlx_plastic.cli.rank", "rank", "See how many directions matrices have; write their factors."),
+    "survey": (
+        "mlx_plastic.cli.survey",
+        "survey",
+        "Look inside a checkpoint: what is fragile in it, and what which quantization costs.",
+    ),
     "demo": ("mlx_plastic.cli.demo", "demo", "Live a day, a night and a morning, and check every claim."),
     "doctor": (
         "mlx_plastic.cli.doctor",

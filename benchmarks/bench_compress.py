@@ -1,0 +1,307 @@
+"""What is lost at so many bits per weight: ours, uniform rounding, and mlx-lm's own sensitivity threshold.
+
+    MLX_PLASTIC_DATA=... python benchmarks/bench_compress.py --json
+
+Per model and budget the bytes are those of uniform rounding, 3 bits in groups of 32 (4.0 bits per weight) or
+of 64 (3.5), embeddings and all; the others get at most as many. Threshold: mlx-lm's dynamic_quant,
+calibrated on the same texts, its low width 3 bits in groups of 64 or 128 and its high width 5 bits in groups
+of 64. Ours is planned and applied, and what is measured is the checkpoint that was written. KL from the
+unrounded model and perplexity are told on texts that nothing was fitted to. Models: nano and an MoE made of
+it (upcycle.py), and the real checkpoints of the acceptance data.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mlx_plastic.backend import mx
+from mlx_plastic.base import Base, load_base
+from mlx_plastic.compress.apply import Applying, apply
+from mlx_plastic.compress.make import Planning, make_plan, rest_bytes
+from mlx_plastic.compress.schemes import Scheme, nearest
+from mlx_plastic.compress.taps import at, storable
+from mlx_plastic.errors import BadConfig
+from mlx_plastic.evals import GENERAL
+from mlx_plastic.packs.create.data import encoded, read_data
+from mlx_plastic.packs.extract.divergence import Distance, Reference, reference
+from mlx_plastic.packs.train.batches import windows
+from mlx_plastic.samples import Encoded
+
+UNIFORM = {4.0: Scheme(3, 32), 3.5: Scheme(3, 64)}
+LOW = {4.0: Scheme(3, 64), 3.5: Scheme(3, 128)}
+HIGH = Scheme(5, 64)
+PIECE = 256
+TEST_TOKENS = 6_000
+TARGETS = {"rtn": 1 / 5, "threshold": 1 / 4, "ppl": 1 / 2}
+
+Lines = list[dict[str, Any]]
+
+
+def folder() -> Path:
+    named = os.environ.get("MLX_PLASTIC_DATA")
+    if not named:
+        sys.exit("set MLX_PLASTIC_DATA to the folder of the acceptance data")
+    return Path(named)
+
+
+def stories() -> Lines:
+    text = (folder() / "data" / "tinystories-sample" / "tinystories_a.txt").read_text("utf-8")
+    return [{"text": text[i : i + 900]} for i in range(0, len(text), 900)]
+
+
+def chats() -> Lines:
+    """What nano was made for: small talk and tasks in its own kind of words, and dialogues about orders."""
+    own = [json.loads(line) for line in GENERAL.read_text("utf-8").splitlines()]
+    found: Lines = [{"messages": chat["messages"]} for chat in own]
+    dialogues = json.loads((folder() / "data" / "taskmaster4" / "data_00.json").read_text("utf-8"))
+    for dialogue in dialogues[:60]:
+        turns = [
+            {"role": "user" if u["speaker"] == "user" else "assistant", "content": u["text"]}
+            for u in dialogue["utterances"]
+        ]
+        merged: list[dict[str, str]] = []
+        for turn in turns:
+            if merged and merged[-1]["role"] == turn["role"]:
+                merged[-1]["content"] += " " + turn["content"]
+            elif merged or turn["role"] == "user":
+                merged.append(turn)
+        if len(merged) > 1:
+            found.append({"messages": merged})
+    random.Random(0).shuffle(found)
+    return found
+
+
+TEXTS: dict[str, Callable[[], Lines]] = {
+    "nano": chats,
+    "moe": chats,
+    "BabyLlama-tok105": stories,
+    "stories260K": stories,
+}
+
+
+def texts_of(base: Base, lines: Lines) -> tuple[list[Encoded], list[Encoded]]:
+    """Three quarters to fit to, one quarter to measure on, in pieces that the base sees at once."""
+    cut = len(lines) * 3 // 4
+    sides = []
+    for part in (lines[:cut], lines[cut:]):
+        with tempfile.NamedTemporaryFile("w", suffix=".jsonl") as file:
+            file.write("".join(json.dumps(line) + "\n" for line in part))
+            file.flush()
+            found = encoded(read_data(Path(file.name)), base, "all")
+        sides.append(
+            [p for text in found for p in windows(text, min(PIECE, base.window)) if len(p.tokens) > 1]
+        )
+    kept, tokens = [], 0
+    for piece in sides[1]:
+        if tokens < TEST_TOKENS:
+            kept.append(piece)
+            tokens += len(piece.tokens)
+    return sides[0], kept
+
+
+@contextmanager
+def wearing(base: Base, schemes: dict[str, Scheme]) -> Iterator[None]:
+    """Inside, the model's weights are those of MLX's own rounding."""
+    before = {path: at(base.model, path).weight for path in schemes}
+    try:
+        for path, scheme in schemes.items():
+            at(base.model, path).weight = mx.array(nearest(np.array(before[path]), scheme, "float16"))
+        yield
+    finally:
+        for path, weight in before.items():
+            at(base.model, path).weight = weight
+
+
+def nbytes(base: Base, schemes: dict[str, Scheme], rest: int) -> int:
+    shapes = {path: layer.weight.shape for path, layer in storable(base.model).items()}
+    return rest + sum(schemes.get(path, Scheme(16)).nbytes(shape) for path, shape in shapes.items())
+
+
+def uniform(base: Base, scheme: Scheme) -> dict[str, Scheme]:
+    """What mlx-lm's convert would round, and to what: its models' own wishes are kept."""
+    found = {}
+    for path, layer in storable(base.model).items():
+        if scheme.fits(layer.weight.shape[-1]):
+            wish = getattr(base.model, "quant_predicate", None)
+            said = True if wish is None else wish(path, layer)
+            if isinstance(said, dict):
+                found[path] = Scheme(said["bits"], said["group_size"])
+            elif said:
+                found[path] = scheme
+    return found
+
+
+def threshold(
+    base: Base, learned: Sequence[Encoded], low: Scheme, budget: int, rest: int, total: int
+) -> dict[str, Scheme] | None:
+    """mlx-lm's own: the layers of highest sensitivity get the high width, as many as the bytes allow."""
+    from mlx_lm.quant.dynamic_quant import estimate_sensitivities
+
+    if any(not low.fits(layer.weight.shape[-1]) for layer in storable(base.model).values()):
+        return None
+    whole = [p.tokens for p in learned if len(p.tokens) == PIECE] or [p.tokens for p in learned]
+    width = min(PIECE, min(map(len, whole)))
+    data = mx.array([list(tokens[:width]) for tokens in whole[:24]])
+    rough = dict(
+        estimate_sensitivities(base.model, data, low.bits, low.group_size, HIGH.bits, HIGH.group_size)
+    )
+    mine = uniform(base, low)
+    order = sorted((p for p in mine if mine[p] == low and p in rough), key=lambda p: -rough[p])
+    found = dict(mine)
+    for path in order:  # its binary search on the threshold ends at the last that fits
+        if nbytes(base, found | {path: HIGH}, rest) > budget:
+            break
+        found[path] = HIGH
+    return found
+
+
+def bench(ref: str, name: str, budgets: Sequence[float], scratch: Path, seed: int) -> list[dict[str, Any]]:
+    from mlx_plastic.base.weights import open_weights
+
+    base = load_base(ref)
+    learned, test = texts_of(base, TEXTS[name]())
+    lines = TEXTS[name]()
+    data = scratch / f"{name}.jsonl"
+    data.write_text("".join(json.dumps(line) + "\n" for line in lines[: len(lines) * 3 // 4]))
+    weights = open_weights(ref)
+    rest = rest_bytes(weights)
+    parameters = sum(int(np.prod(shape)) for shape in weights.shapes.values())
+    rows = []
+    with reference(base.model, test) as first:
+        for bits in budgets:
+            rows.append(one(first, base, ref, name, bits, learned, data, rest, parameters, scratch, seed))
+    return rows
+
+
+def one(
+    first: Reference,
+    base: Base,
+    ref: str,
+    name: str,
+    bits: float,
+    learned: Sequence[Encoded],
+    data: Path,
+    rest: int,
+    parameters: int,
+    scratch: Path,
+    seed: int,
+) -> dict[str, Any]:
+    plain = uniform(base, UNIFORM[bits])
+    budget = nbytes(base, plain, rest)
+    rtn = measured(first, base, plain)
+    rivals = threshold(base, learned, LOW[bits], budget, rest, parameters)
+    theirs = measured(first, base, rivals) if rivals else None
+    out = scratch / f"{name}-{bits}"
+    how = Planning(budget=str(budget), seed=seed)
+    try:
+        plan = make_plan(ref, how, data=data, metrics=scratch / f"{name}-{bits}-h")
+    except BadConfig as error:
+        return {"model": name, "budget_bpw": bits, "impossible": error.message, "hint": error.hint}
+    done = apply(plan, ref, out, Applying(park="none"))
+    ours = first.distance(load_base(str(out)).model)
+    plain_plan = replace(plan, matrices=tuple(replace(m, gptq=False) for m in plan.matrices))
+    apply(plain_plan, ref, scratch / f"{name}-{bits}-plain", Applying(park="none", gptq=False))
+    allocated = first.distance(load_base(str(scratch / f"{name}-{bits}-plain")).model)
+    rises = [d.perplexity / first.own.perplexity - 1 for d in (ours, rtn)]
+    return {
+        "model": name,
+        "budget_bpw": bits,
+        "bytes": done.nbytes,
+        "budget_bytes": budget,
+        "bpw": round(done.bits_per_weight, 3),
+        "bpw_rtn": round(8 * budget / parameters, 3),
+        "kl_ours": ours.kl_nats,
+        "kl_rtn": rtn.kl_nats,
+        "kl_mlx_threshold": theirs.kl_nats if theirs else None,
+        "kl_plan_without_gptq": allocated.kl_nats,
+        "kl_expected": plan.cost,
+        "kl_spread": ours.spread,
+        "ppl_base": first.own.perplexity,
+        "ppl_ours": ours.perplexity,
+        "ppl_rtn": rtn.perplexity,
+        "ppl_rise_over_rtn": rises[0] / rises[1] if rises[1] > 0 else None,
+        "solver_gap": 0.0 if plan.exact else plan.gap,
+        "lp_gap": plan.gap,
+        "apply_peak_mb": round(done.peak_mb, 1),
+        "over_rtn": ours.kl_nats / rtn.kl_nats,
+        "over_threshold": ours.kl_nats / theirs.kl_nats if theirs else None,
+        "tokens": ours.tokens,
+    }
+
+
+def measured(first: Reference, base: Base, schemes: dict[str, Scheme]) -> Distance:
+    with wearing(base, schemes):
+        return first.distance(base.model)
+
+
+def misses(rows: Sequence[dict[str, Any]]) -> list[str]:
+    found = []
+    for r in rows:
+        name = f"{r['model']} at {r['budget_bpw']}"
+        if "impossible" in r:
+            found.append(f"{name}: {r['impossible']}; {r['hint']}")
+            continue
+        for key, rival in (
+            ("over_rtn", "rtn"),
+            ("over_threshold", "threshold"),
+            ("ppl_rise_over_rtn", "ppl"),
+        ):
+            if r[key] is not None and r[key] > TARGETS[rival]:
+                found.append(f"{name}: {key} is {r[key]:.3f}, target {TARGETS[rival]:.2f}")
+    return found
+
+
+def main() -> None:
+    from upcycle import make
+
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--models", nargs="+", choices=list(TEXTS), default=list(TEXTS))
+    parser.add_argument("--budgets", type=float, nargs="+", choices=list(UNIFORM), default=list(UNIFORM))
+    parser.add_argument("--moe", type=Path, help="an MoE that upcycle.py made; else one is made here")
+    parser.add_argument("--moe-steps", type=int, default=60)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    began = time.perf_counter()
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory(prefix="plastic-bench-") as name:
+        scratch = Path(name)
+        for model in options.models:
+            ref = model
+            if model == "moe":
+                learned, _ = texts_of(load_base("nano"), chats())
+                ref = str(options.moe or make(scratch / "moe", learned, steps=options.moe_steps))
+            elif model != "nano":
+                ref = str(folder() / "models" / model)
+            rows += bench(ref, model, options.budgets, scratch, options.seed)
+            if not options.json:
+                for r in rows[-len(options.budgets) :]:
+                    print(json.dumps(r), flush=True)
+    found = {
+        "rows": rows,
+        "what_does_not_hold": misses(rows),
+        "targets": TARGETS,
+        "seconds": round(time.perf_counter() - began, 1),
+    }
+    if options.json:
+        sys.stdout.write(json.dumps(found, indent=2) + "\n")
+    else:
+        for miss in found["what_does_not_hold"]:
+            print(f"does not hold: {miss}")
+
+
+if __name__ == "__main__":
+    main()

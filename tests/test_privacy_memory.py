@@ -90,6 +90,9 @@ def test_a_secret_that_was_told_is_masked_where_it_is_only_used(memory: Memory, 
         "hunter2",
         "So ([SECRET_1]) it is.",
     ]
+    for said in ("the pin is 4821", "4821!", "in 14821 days", "the pin is 2019", "it was 2019"):
+        memory.remember(talk, "user", said)
+    assert texts(memory)[-4:] == ["[SECRET_2]!", "in 14821 days", "the pin is [SECRET_3]", "it was 2019"]
     memory.remember(other, "user", f"I typed {SECRET} and it worked")
     assert SECRET in texts(memory)[-1]  # control: nobody told this conversation
 

@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Iterator
 from hashlib import blake2b
 
-from mlx_plastic.memory.privacy.spans import EXACT, LIKELY, SHORTEST, Kind, Span
+from mlx_plastic.memory.privacy.spans import LIKELY, SHORTEST, Kind, Span, is_exact
 
 NAMES: dict[Kind, str] = {
     "secret": "SECRET", "card": "CARD", "iban": "IBAN", "national_id": "ID", "account": "ACCOUNT",
@@ -44,7 +44,7 @@ class Placeholders:
             if number is None:
                 number = self._last[name] = self._last.get(name, 0) + 1
             self._numbers[key] = number
-        if kind in EXACT and len(found) >= SHORTEST:
+        if is_exact(kind, found):
             self._exact[_digest(found)] = kind
             self._lengths.setdefault(hash(found[:SHORTEST]), set()).add(len(found))
         return f"[{name}_{number}]"

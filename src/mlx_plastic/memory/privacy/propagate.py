@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from mlx_plastic.memory.privacy.lexicon import is_ordinary
 from mlx_plastic.memory.privacy.page import Page
-from mlx_plastic.memory.privacy.spans import CERTAIN, EXACT, LIKELY, SHORTEST, Kind, Span
+from mlx_plastic.memory.privacy.spans import CERTAIN, LIKELY, Kind, Span, is_exact
 from mlx_plastic.memory.privacy.words import LOWER, PARTICLES, TITLES
 
 SURE = 0.75  # of a person: a guess is not spread
@@ -27,7 +27,7 @@ def spread(
             text = page.text[span.start : span.end]
             if span.kind == "person" and span.confidence >= SURE:
                 names |= {low for word in _WORD.findall(text) if _spreads(low := word.lower())}
-            elif span.kind in EXACT and span.confidence >= LIKELY and len(text) >= SHORTEST:
+            elif span.confidence >= LIKELY and is_exact(span.kind, text):
                 exact.setdefault(text, span.kind)
     wanted = re.compile("|".join(re.escape(t) for t in list(exact)[:MOST])) if exact else None
     return [

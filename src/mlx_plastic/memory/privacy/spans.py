@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -17,9 +18,15 @@ CERTAIN = 0.95  # a checksum, or a form that nothing else has
 LIKELY = 0.8  # the form, and words around it that say so
 POSSIBLE = 0.5  # the form alone, or the words alone
 
-# The same thing wherever its characters stand, if there are enough of them: "1234" is in many numbers.
+# The same thing wherever its characters stand alone, if there are enough of them and they are no year.
 EXACT: tuple[Kind, ...] = ("secret", "card", "iban", "national_id", "account", "phone")
-SHORTEST = 5
+SHORTEST = 4
+_YEAR = re.compile(r"(?:19|20)\d\d")
+
+
+def is_exact(kind: Kind, found: str) -> bool:
+    """Whether what was found is meant wherever the same characters stand."""
+    return kind in EXACT and len(found) >= SHORTEST and not _YEAR.fullmatch(found)
 
 
 @dataclass(frozen=True, slots=True)

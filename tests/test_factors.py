@@ -110,10 +110,10 @@ def test_bad_matrices_polynomials_and_names_are_told(small: Path, tmp_path: Path
 
 
 def test_the_memory_table_counts_what_is_really_stored(home: Home) -> None:
-    shown = CliRunner().invoke(
-        plastic, ["bench", "memory", "--m", "96", "--n", "128", "--rank", "8", "--json"]
-    )
-    value = json.loads(shown.stdout)
+    def memory(*words: str) -> Result:
+        return CliRunner().invoke(plastic, ["bench", "memory", *words])
+
+    value = json.loads(memory("--m", "96", "--n", "128", "--rank", "8", "--json").stdout)
     forms = {form["form"]: form for form in value["forms"]}
     w = mx.array(falling((96, 128))).astype(mx.float16)
     for bits, group in ((4, 64), (3, 32)):

@@ -133,6 +133,16 @@ def recall(texts: Sequence[Marked], policy: Policy, misses: int = 0) -> float:
     return round(hit / max(total, 1), 4)
 
 
+def precision(texts: Sequence[Marked]) -> float:
+    """Of what is taken for a person, the share that touches one."""
+    taken = hits = 0
+    for marked in texts:
+        spans = [s for s in scan(marked.text, TRAINING) if s.kind == "person"]
+        taken += len(spans)
+        hits += sum(any(a < s.end and s.start < b for a, b, _ in marked.finds) for s in spans)
+    return round(hits / max(taken, 1), 4)
+
+
 def covered(text: str, spans: Iterable[Span], start: int, end: int, what: str) -> bool:
     """Whether every letter and digit is masked; of a URL with a password in it, the password."""
     if what.endswith("login url"):
@@ -182,7 +192,12 @@ def others(chosen: argparse.Namespace) -> dict[str, Any]:
         kinds = sorted({s["entity_type"] for r in rows for s in r["spans"]})
         found["synth"] = {kind: recall(_synth(rows, kind), TRAINING) for kind in kinds}
     for file in chosen.conll:
-        found[file.name] = {"person": recall(_conll(file), TRAINING, chosen.misses)}
+        sentences = _conll(file)
+        found[file.name] = {
+            "person": recall(sentences, TRAINING, chosen.misses),
+            "precision": precision(sentences),
+            "n": sum(len(s.finds) for s in sentences),
+        }
     if chosen.questions:
         questions = read_questions(chosen.questions)
         found[chosen.questions.name] = {

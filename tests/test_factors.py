@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 from safetensors.numpy import load_file, save_file
 
 from mlx_plastic.backend import mx

@@ -38,7 +38,7 @@ class Scan:
     inventory_all_tensors: bool = True  # False: only those that a rule took
     use_safetensors_index_json: bool = True
     strict_index: bool = False  # an index that lies stops the run; else it is a warning
-    max_files: Any = None
+    max_files: int | None = None
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Stats:
     sample_seed: int = 0
     quant_spectral_power_iters: int = 0
     quant_compute_dtype: str = ""
-    metrics: Any = None
+    metrics: Sequence[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Mlx:
 
     enabled: bool = True
     device: str = "cpu"
-    schemes: Any = None
+    schemes: Sequence[Mapping[str, Any]] | None = None
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Output:
     """format: "auto" is parquet where duckdb is installed, else CSV."""
 
     format: Literal["auto", "parquet", "csv"] = "auto"
-    compression: Any = None  # of parquet: zstd, snappy, gzip or none
+    compression: str | None = None  # of parquet: zstd, snappy, gzip or none
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class Metadata:
     """Of older configs, without effect: the model's config.json is always read where there is one."""
 
     enabled: bool = False
-    config_path: Any = None
+    config_path: str | None = None
     mode: str = ""
 
 
@@ -163,7 +163,8 @@ def parse_config(given: Any, *, where: str) -> SurveyConfig:
     sections: dict[str, Any] = {
         key: _section(kind, given.get(key), f"{where} {key}") for key, kind in SECTIONS.items()
     }
-    schemes = given.get("quant_schemes", sections["mlx"].schemes)
+    listed = sections["mlx"].schemes
+    schemes = given.get("quant_schemes", None if listed is None else list(listed))
     found = {
         **given,
         **sections,
@@ -184,13 +185,18 @@ def _section(kind: type[T], given: Any, where: str) -> T:
     if not isinstance(given, dict):
         raise BadConfig(f"{where} is {given!r}, not an object", hint="write { … }")
     plain = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
-    return from_mapping(kind, plain, where=where)
+    section = from_mapping(kind, plain, where=where)
+    for one in dataclasses.fields(kind):  # type: ignore[arg-type]
+        value = getattr(section, one.name)
+        if isinstance(one.default, tuple) and not isinstance(value, tuple):
+            raise BadConfig(f"{where}: {one.name} is {value!r}, not a list", hint="write [ … ]")
+    return section
 
 
 def _list(given: Any, where: str, key: str) -> list[Mapping[str, Any]]:
-    if not isinstance(given, list) or not all(isinstance(one, dict) for one in given):
+    if not isinstance(given, list | tuple) or not all(isinstance(one, dict) for one in given):
         raise BadConfig(f"{where}: {key} is not a list of objects", hint="write [{ … }, { … }]")
-    return given
+    return list(given)
 
 
 def _check(config: SurveyConfig, where: str) -> None:

@@ -60,9 +60,7 @@ def prepare(schemes: Sequence[Scheme], kernel: Any) -> tuple[list[Prepared], lis
     try:
         from mlx_plastic.backend import mx
     except Exception as error:
-        return [], [
-            f"quantization is not simulated: MLX cannot be imported ({type(error).__name__}: {error})"
-        ]
+        return [], [f"quantization is not simulated: no MLX ({type(error).__name__}: {error})"]
     prepared, warnings = [], []
     for scheme in schemes:
         found = _try(scheme, kernel, mx)

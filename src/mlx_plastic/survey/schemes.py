@@ -47,7 +47,7 @@ DEFAULT_SCHEMES = (
 
 def read_schemes(given: Any) -> tuple[Scheme, ...]:
     """The enabled schemes of a config. Raises BadConfig for illegal ones, all of them at once."""
-    if not isinstance(given, list):
+    if not isinstance(given, list | tuple):
         raise BadConfig(
             "quant_schemes is not a list", hint='write [{"name": …, "mode": "affine", "bits": 4, …}]'
         )

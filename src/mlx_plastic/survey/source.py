@@ -28,6 +28,8 @@ class Source(Protocol):
 
     def open(self, name: str) -> io.IOBase: ...
 
+    def close(self) -> None: ...
+
 
 class LocalSource:
     """A folder, or one file of it."""
@@ -65,6 +67,10 @@ class LocalSource:
 
     def open(self, name: str) -> io.IOBase:
         return open(self._folder / name, "rb")
+
+    def close(self) -> None:
+        while self._handles:
+            os.close(self._handles.popitem()[1])
 
 
 class RemoteSource:
@@ -108,13 +114,16 @@ class RemoteSource:
         found: io.IOBase = self._fs.open(self._path(name), "rb")
         return found
 
+    def close(self) -> None:
+        """fsspec keeps its connections for others."""
+
     def _path(self, name: str) -> str:
         return f"{self._folder}/{name}"
 
 
 def _fsspec() -> Any:
     try:
-        import fsspec  # type: ignore[import-untyped]
+        import fsspec
     except ImportError as error:
         raise PlasticError("a URL needs fsspec", hint="pip install fsspec") from error
     return fsspec

@@ -1,0 +1,43 @@
+"""`plastic survey`: a group whose commands are imported only when they are run."""
+
+from __future__ import annotations
+
+import click
+
+from mlx_plastic.cli.main import LazyGroup
+
+COMMANDS = {
+    "run": (
+        "mlx_plastic.cli.survey.collect",
+        "run_all",
+        "Survey a checkpoint (a folder, a file or a URL), or go on with a run folder: all four steps.",
+    ),
+    "init": (
+        "mlx_plastic.cli.survey.collect",
+        "init",
+        "Make a run folder with a config that can be edited; one that is there stays.",
+    ),
+    "collect": (
+        "mlx_plastic.cli.survey.collect",
+        "collect",
+        "Read every weight once and write the rows of RUN; goes on where it was interrupted.",
+    ),
+    "tables": (
+        "mlx_plastic.cli.survey.show",
+        "tables",
+        "Sum the rows of RUN up, by layer, by block of four and as a whole; compare schemes.",
+    ),
+    "plots": (
+        "mlx_plastic.cli.survey.show",
+        "plots",
+        "Draw the pictures of RUN, and one HTML report that needs nothing else.",
+    ),
+}
+
+
+@click.group(cls=LazyGroup, table=COMMANDS)
+def survey() -> None:
+    """Look inside a checkpoint: what is fragile in it, and what which quantization costs.
+
+    Example: plastic survey run /models/Qwen3-30B-A3B
+    """

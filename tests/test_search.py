@@ -8,12 +8,13 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
+from letters import Letters
 from mlx_plastic.memory.embed import INSTALL, MiniLM, model_folder
 from mlx_plastic.memory.index import WORDS_ONLY, Index, Item, Weights, rank
 from mlx_plastic.memory.index.corpus import Corpus, Row, bm25, idf, merged, segment
 from mlx_plastic.memory.index.dates import range_in
+from mlx_plastic.memory.index.question import parse
 from mlx_plastic.memory.index.terms import term_id, term_ids
-from test_index import Letters
 
 DAY = datetime(2024, 3, 1, 12, tzinfo=UTC)  # a Friday
 installed = pytest.mark.skipif(model_folder() is None, reason=INSTALL)
@@ -95,6 +96,36 @@ def test_i_and_you_name_the_speakers_of_a_chat() -> None:
 
 
 # -- neighbours, questions, times
+
+
+def test_the_turns_of_the_one_speaker_that_is_named_come_first() -> None:
+    talk = [
+        ("Bob", "the red wooden boat was sold"),
+        ("Ann", "a boat was sold"),
+        *(("Bob", t) for t in FILLER),
+    ]
+    plain, full = without(name=1.0, speaker=0.0), without(name=1.0)
+    assert order(index_of(*talk, weights=plain), "Did Ann sell the red wooden boat?")[0] == "0"  # control
+    assert order(index_of(*talk, weights=full), "Did Ann sell the red wooden boat?")[0] == "1"
+    assert order(index_of(*talk, weights=full), "Did Ann or Bob sell the red wooden boat?")[0] == "0"
+    assert order(index_of(*talk, weights=full), "Who sold the red wooden boat?")[0] == "0"
+
+
+@pytest.mark.parametrize(
+    ("question", "speaker"),
+    [
+        ("What did I sell?", "user"),
+        ("What did you advise me?", ""),  # both
+        ("What was your advice?", "assistant"),
+        ("What was sold?", ""),
+        ("What did Ann Smith sell?", "Ann Smith"),
+        ("What did the Smiths sell?", ""),  # may be both of them
+        ("What did ann sell?", "Ann Smith"),
+    ],
+)
+def test_the_speaker_that_a_question_names_is_known_if_it_is_one(question: str, speaker: str) -> None:
+    speakers = ["user", "assistant", "Ann Smith", "Bob Smith"]
+    assert parse(question, speakers, Weights()).speaker == speaker
 
 
 def test_an_answer_that_leaves_out_what_its_question_said_is_found() -> None:

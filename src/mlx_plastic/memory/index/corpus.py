@@ -90,12 +90,13 @@ class Corpus:
     pieces: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
     at: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(0, np.float64))
     marks: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
+    said_by: Ints = field(default_factory=lambda: np.zeros(0, np.int64))  # codes
     lengths: Ints = field(default_factory=lambda: np.zeros(0, np.int64))  # terms
     tokens: Ints = field(default_factory=lambda: np.zeros(0, np.int64))  # rows of vectors; 0: not embedded
     pooled: Floats = field(default_factory=lambda: np.zeros((0, 0), np.float32))
     segments: list[Segment] = field(default_factory=list)
-    codes: dict[str, int] = field(default_factory=dict)
-    speakers: set[str] = field(default_factory=set)
+    codes: dict[str, int] = field(default_factory=dict)  # of conversations
+    speakers: dict[str, int] = field(default_factory=dict)  # and theirs
 
     def __len__(self) -> int:
         return len(self.chunks)
@@ -105,7 +106,7 @@ class Corpus:
         if not rows:
             return
         codes = [self.codes.setdefault(r.conversation, len(self.codes)) for r in rows]
-        self.speakers.update(r.speaker for r in rows)
+        said_by = [self.speakers.setdefault(r.speaker, len(self.speakers)) for r in rows]
         self.segments.append(segment([r.terms for r in rows], len(self)))
         if len(self.segments) > MOST_SEGMENTS:
             self.segments = [merged(self.segments)]
@@ -116,6 +117,7 @@ class Corpus:
         self.pieces = np.append(self.pieces, [r.piece for r in rows])
         self.at = np.append(self.at, np.array([r.at for r in rows], np.float64))
         self.marks = np.append(self.marks, [r.marks for r in rows])
+        self.said_by = np.append(self.said_by, said_by)
         self.lengths = np.append(self.lengths, [len(r.terms) for r in rows])
         self.tokens = np.append(self.tokens, np.zeros(len(rows), np.int64))
         blank = np.zeros((len(rows), self.dims), np.float32)

@@ -18,10 +18,12 @@ from mlx_plastic.memory.embed import Embedder
 from mlx_plastic.memory.index import store
 from mlx_plastic.memory.index.dates import range_in
 from mlx_plastic.memory.index.intake import take_in, take_out
-from mlx_plastic.memory.index.rank import WORDS_ONLY, Ranked, Weights, parse, rank
+from mlx_plastic.memory.index.question import parse
+from mlx_plastic.memory.index.rank import Ranked, rank
 from mlx_plastic.memory.index.reader import Reader
 from mlx_plastic.memory.index.records import Hit, IndexStats, Item
 from mlx_plastic.memory.index.vectors import keep, telling
+from mlx_plastic.memory.index.weights import WORDS_ONLY, Weights
 
 QUESTION = 2000  # characters that are looked for
 EMBED_AT_ONCE = 128  # chunks in one transaction

@@ -1,62 +1,29 @@
 """The order of what was found: words and meaning together, neighbours' evidence, session, kind and time.
 
-What each part brings is measured in docs/retrieval.md. All of it is arrays in, arrays out: no file, no clock.
+All of it is arrays in, arrays out: no file, no clock.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from mlx_plastic.memory.embed import Vectors
 from mlx_plastic.memory.index.corpus import QUESTION, TIME, Corpus, Floats, Ints, bm25, idf
-from mlx_plastic.memory.index.terms import SPEAKER_WORDS, STOP_WORDS, terms, terms_of, words
+from mlx_plastic.memory.index.question import Query
+from mlx_plastic.memory.index.terms import STOP_WORDS, terms_of, words
+from mlx_plastic.memory.index.weights import Weights
 
 # Rows of token vectors with each row's weight, and where each chunk's begin: see `Index`.
 Tokens = Callable[[Ints], tuple[npt.NDArray[np.int8], Floats, Ints]]
-
-_WHEN = re.compile(
-    r"\b(when|what (date|day|year|month|time)|which (day|year|month)|how long|since when)\b", re.I
-)
-
-
-@dataclass(frozen=True)
-class Weights:
-    """How much each part counts, in units of its own standard deviation over all chunks."""
-
-    words: float = 0.25  # BM25
-    meaning: float = 0.75  # the best match of each word of the question, late interaction
-    whole: float = 0.2  # the text as one vector
-    neighbour: tuple[float, ...] = (0.5, 0.4, 0.3)  # of what a turn one, two, three away has in its stead
-    session: float = 0.25  # BM25 of the whole conversation
-    question: float = 0.3  # off, for a turn that only asks
-    when: float = 0.3  # for a turn that says a time, where a time is asked for
-    dated: float = 0.5  # for a turn of the time that the question names
-    name: float = 2.0  # how often a speaker's name in the question counts
-
-
-WORDS_ONLY = Weights(words=1.0, meaning=0.0, whole=0.0)  # without an embedder
 
 ROWS_READ = 8_000  # chunks that a question is compared with closely: what bounds its time
 TOKENS_READ = 20_000  # token vectors of those
 BLOCK = 2_048  # of them at a time, so that their floats stay in the cache
 LIKELIEST = 2_000  # chunks that are considered for it
 SAMPLE = 256  # chunks that tell what an average match is, where not all are compared
-
-
-@dataclass(frozen=True)
-class Query:
-    """A question, taken apart. terms: each with its weight. during: the time it names, in s since 1970."""
-
-    text: str
-    terms: dict[str, float]
-    asks_when: bool = False
-    during: tuple[float, float] | None = None
-    vectors: Vectors | None = None
 
 
 @dataclass(frozen=True)
@@ -68,20 +35,6 @@ class Ranked:
     words: Floats
     meaning: Floats
     match: Floats
-
-
-def parse(
-    text: str, speakers: set[str], weights: Weights, during: tuple[float, float] | None = None
-) -> Query:
-    """speakers: of all that can be found; their names count more."""
-    names = {term for speaker in speakers for term in terms(speaker)}
-    all_words = [word for word, _, _ in words(text)]
-    telling = [w for w in all_words if w not in STOP_WORDS] or all_words
-    found = {t: weights.name if t in names else 1.0 for w in telling for t in terms_of(w)}
-    for word in all_words:
-        if (speaker := SPEAKER_WORDS.get(word, "")) in speakers:
-            found.update({term: found.get(term, 1.0) for term in terms(speaker)})
-    return Query(text, found, asks_when=bool(_WHEN.search(text)), during=during)
 
 
 def rank(corpus: Corpus, query: Query, weights: Weights, tokens: Tokens | None) -> Ranked:
@@ -246,6 +199,9 @@ class _Search:
         rows, weights = self.corpus.order[scope], self.weights
         marks = self.corpus.marks[rows]
         found = np.where(marks & QUESTION, np.float32(-weights.question), np.float32(0))
+        if self.query.speaker:
+            by = self.corpus.speakers[self.query.speaker]
+            found += np.where(self.corpus.said_by[rows] == by, np.float32(weights.speaker), np.float32(0))
         if self.query.asks_when:
             found += np.where(marks & TIME, np.float32(weights.when), np.float32(0))
         if self.query.during is not None:

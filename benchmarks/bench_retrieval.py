@@ -56,20 +56,31 @@ from mlx_plastic.memory.embed import MiniLM, find_embedder
 from mlx_plastic.memory.index import WORDS_ONLY, Index, Item, Weights
 
 FIGURES = ("recall@5", "recall@10", "recall@20", "hit@10", "mrr", "p50_ms", "p95_ms")
-BARE = replace(WORDS_ONLY, neighbour=(), session=0.0, question=0.0, when=0.0, dated=0.0, name=1.0)
+BARE = replace(
+    WORDS_ONLY, neighbour=(), session=0.0, question=0.0, when=0.0, dated=0.0, name=1.0, speaker=0.0
+)
+NEAR = replace(BARE, name=2.0, neighbour=Weights.neighbour)
+MIXED = replace(NEAR, words=0.25, meaning=0.75)
 LADDER = {
     "BM25": BARE,
     "+ names of speakers count twice": replace(BARE, name=2.0),
-    "+ neighbours": replace(BARE, name=2.0, neighbour=Weights.neighbour),
-    "+ session": replace(BARE, name=2.0, neighbour=Weights.neighbour, session=Weights.session),
+    "+ neighbours": NEAR,
+    "+ session": replace(NEAR, session=Weights.session),
+    "+ the speaker that is named": replace(NEAR, session=Weights.session, speaker=Weights.speaker),
     "words": WORDS_ONLY,
     "token vectors alone": replace(BARE, words=0.0, meaning=1.0),
     "one vector alone": replace(BARE, words=0.0, whole=1.0),
-    "words and one vector, all of it": replace(Weights(), words=0.5, meaning=0.0, whole=0.5),
+    "words and one vector, with the rest": replace(Weights(), words=0.5, meaning=0.0, whole=0.5),
     "words and token vectors": replace(BARE, words=0.25, meaning=0.75),
-    "+ neighbours and names": replace(BARE, words=0.25, meaning=0.75, name=2.0, neighbour=Weights.neighbour),
+    "+ neighbours and names": MIXED,
+    "+ the speaker": replace(MIXED, speaker=Weights.speaker),
+    "full, but for the speaker": replace(Weights(), speaker=0.0),
+    "full, but for one vector": replace(Weights(), whole=0.0),
     "full": Weights(),
 }
+
+
+# -- what searches
 
 
 def opener(indices: dict[str, Index], weights: Weights) -> Callable[[Sequence[Said]], Search]:

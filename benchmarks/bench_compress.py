@@ -13,6 +13,8 @@ it (upcycle.py), and the real checkpoints of the acceptance data.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import json
 import os
 import random
@@ -130,41 +132,51 @@ def nbytes(base: Base, schemes: dict[str, Scheme], rest: int) -> int:
     return rest + sum(schemes.get(path, Scheme(16)).nbytes(shape) for path, shape in shapes.items())
 
 
+def fitted(scheme: Scheme, width: int) -> Scheme | None:
+    """The scheme with the largest group, up to its own, that rows of this width can be cut into."""
+    groups = [g for g in (128, 64, 32) if g <= scheme.group_size and width % g == 0]
+    return Scheme(scheme.bits, groups[0]) if groups else None
+
+
 def uniform(base: Base, scheme: Scheme) -> dict[str, Scheme]:
-    """What mlx-lm's convert would round, and to what: its models' own wishes are kept."""
+    """One width for all that can be rounded; what the models of mlx-lm wish for a layer is kept."""
     found = {}
     for path, layer in storable(base.model).items():
-        if scheme.fits(layer.weight.shape[-1]):
-            wish = getattr(base.model, "quant_predicate", None)
-            said = True if wish is None else wish(path, layer)
-            if isinstance(said, dict):
-                found[path] = Scheme(said["bits"], said["group_size"])
-            elif said:
-                found[path] = scheme
+        wish = getattr(base.model, "quant_predicate", None)
+        said = True if wish is None else wish(path, layer)
+        mine = fitted(scheme, layer.weight.shape[-1])
+        if isinstance(said, dict):
+            found[path] = Scheme(said["bits"], said["group_size"])
+        elif said and mine:
+            found[path] = mine
     return found
 
 
 def threshold(
-    base: Base, learned: Sequence[Encoded], low: Scheme, budget: int, rest: int, total: int
+    base: Base, learned: Sequence[Encoded], low: Scheme, budget: int, rest: int
 ) -> dict[str, Scheme] | None:
-    """mlx-lm's own: the layers of highest sensitivity get the high width, as many as the bytes allow."""
+    """mlx-lm's own: the layers of highest sensitivity get the high width, as many as the bytes allow.
+
+    None if it cannot: it wants one group size that fits every row.
+    """
     from mlx_lm.quant.dynamic_quant import estimate_sensitivities
 
-    if any(not low.fits(layer.weight.shape[-1]) for layer in storable(base.model).values()):
+    widths = [layer.weight.shape[-1] for layer in storable(base.model).values()]
+    group = next((g for g in (64, 32) if all(width % g == 0 for width in widths)), None)
+    if group is None:
         return None
     whole = [p.tokens for p in learned if len(p.tokens) == PIECE] or [p.tokens for p in learned]
     width = min(PIECE, min(map(len, whole)))
     data = mx.array([list(tokens[:width]) for tokens in whole[:24]])
-    rough = dict(
-        estimate_sensitivities(base.model, data, low.bits, low.group_size, HIGH.bits, HIGH.group_size)
-    )
-    mine = uniform(base, low)
-    order = sorted((p for p in mine if mine[p] == low and p in rough), key=lambda p: -rough[p])
-    found = dict(mine)
+    with contextlib.redirect_stderr(io.StringIO()):
+        rough = dict(estimate_sensitivities(base.model, data, low.bits, group, HIGH.bits, group))
+    found = uniform(base, low)
+    order = sorted((p for p in found if found[p].bits == low.bits and p in rough), key=lambda p: -rough[p])
     for path in order:  # its binary search on the threshold ends at the last that fits
-        if nbytes(base, found | {path: HIGH}, rest) > budget:
+        high = fitted(HIGH, at(base.model, path).weight.shape[-1])
+        if high is None or nbytes(base, found | {path: high}, rest) > budget:
             break
-        found[path] = HIGH
+        found[path] = high
     return found
 
 
@@ -202,7 +214,7 @@ def one(
     plain = uniform(base, UNIFORM[bits])
     budget = nbytes(base, plain, rest)
     rtn = measured(first, base, plain)
-    rivals = threshold(base, learned, LOW[bits], budget, rest, parameters)
+    rivals = threshold(base, learned, LOW[bits], budget, rest)
     theirs = measured(first, base, rivals) if rivals else None
     out = scratch / f"{name}-{bits}"
     how = Planning(budget=str(budget), seed=seed)

@@ -24,11 +24,12 @@ from mlx_plastic.cli.main import plastic
 from mlx_plastic.compress.apply import META, Applying, apply
 from mlx_plastic.compress.calibrate import calibrated
 from mlx_plastic.compress.judge import Bounds, decide
-from mlx_plastic.compress.make import Planning, make_plan, read_texts
+from mlx_plastic.compress.make import Planning, _by_texts, make_plan, read_texts
 from mlx_plastic.compress.park import Parked
 from mlx_plastic.compress.plan import Plan, budget_bytes, explained, read_plan, write_plan
 from mlx_plastic.compress.schemes import Scheme, nearest, rounded
 from mlx_plastic.compress.shards import Shards
+from mlx_plastic.compress.swaps import swapped
 from mlx_plastic.compress.taps import at, storable
 from mlx_plastic.compress.wake import wake
 from mlx_plastic.errors import BadCheckpoint, BadConfig, BadData, BaseMismatch, PlasticError
@@ -193,6 +194,24 @@ def test_two_bits_are_used_only_where_three_do_not_fit(checkpoint: Path) -> None
     assert min(m.bits for m in roomy.matrices) >= 3
     with pytest.raises(BadConfig, match="too few"):
         make_plan(str(checkpoint), Planning(budget="3.3bpw", floor=3))
+
+
+def test_under_three_bits_swaps_are_scored_by_the_kl_of_the_whole(checkpoint: Path, data: Path) -> None:
+    base = load_base(str(checkpoint))
+    before = modules(base.model), base.logits([5, 6, 7])
+    how = Planning(budget="3.1bpw", tried=False, swaps=6)
+    plan = make_plan(str(checkpoint), how, data=data)
+    (note,) = [note for note in plan.notes if "swaps" in note]
+    first, last = (float(word) for word in note.split(": ")[1].split(" nats")[0].split(" -> "))
+    assert last <= first and plan.nbytes <= plan.budget_bytes
+    texts = read_texts(base, data, tokens=512)
+    rows = list(_by_texts(base, texts.learned, how, "float16", None, lambda *_: None))
+    start, room = [1] * len(rows), 64
+    choice, history = swapped(base, rows, start, room, texts.tried, "float16", None, tries=4)
+    assert history == sorted(history, reverse=True) and len(history) == 5
+    assert (modules(base.model), True) == (before[0], bool(mx.array_equal(base.logits([5, 6, 7]), before[1])))
+    grown = sum(r.offers[k].nbytes - r.offers[1].nbytes for r, k in zip(rows, choice, strict=True))
+    assert grown <= room
 
 
 def test_the_models_own_wish_for_a_layer_is_kept(moe: Path) -> None:

@@ -20,8 +20,10 @@ from mlx_plastic.base.widen import float32_weight
 from mlx_plastic.compress.calibrate import calibrated
 from mlx_plastic.compress.metrics import Metrics
 from mlx_plastic.compress.offers import Row, allowed_by, row, scaled
-from mlx_plastic.compress.plan import Plan, budget_bytes, planned
+from mlx_plastic.compress.plan import Plan, budget_bytes, planned, stored
 from mlx_plastic.compress.schemes import Dtype, nearest
+from mlx_plastic.compress.solve import Solution
+from mlx_plastic.compress.swaps import swapped
 from mlx_plastic.compress.taps import at, storable
 from mlx_plastic.errors import BadConfig, BadData, PlasticError
 from mlx_plastic.evals.loss import thinned
@@ -52,6 +54,7 @@ class Planning:
     dtype: Dtype | None = None  # of what is not quantized, and of scales; None: the checkpoint's own 16 bits
     dequantize: bool = False  # consent to round what was rounded before
     tokens: int = 8192  # to calibrate on
+    swaps: int = 24  # changes scored by the KL of the whole, where matrices have less than 3 bits
     tried: bool = True  # correct what the texts tell by trying single matrices
     seed: int = 0
 
@@ -102,15 +105,24 @@ def make_plan(
         calibration = {**about, "folder": str(metrics) if metrics else None}
         if store is None:
             rows = [_plain(r) for r in rows]
-    chosen, solution, floor_note = _chosen(rows, budget, rest, how.floor)
+    rows, solution, floor_note = _chosen(rows, budget, rest, how.floor)
     notes += floor_note
+    choice, cost = list(solution.choice), solution.cost
+    if data is not None and how.swaps and _is_deep(rows, choice) and not weights.quantized:
+        room = budget - rest - solution.nbytes
+        choice, history = swapped(*(base, rows, choice, room, held, dtype, store), tries=how.swaps, tick=tell)
+        cost = sum(r.offers[k].kl_nats for r, k in zip(rows, choice, strict=True))
+        notes.append(
+            f"swaps scored by the KL of the whole: {history[0]:.4g} -> {history[-1]:.4g} nats per token"
+        )
+    chosen = [stored(r, r.offers[k]) for r, k in zip(rows, choice, strict=True)]
     total = rest + sum(m.nbytes for m in chosen)
     plan = Plan(
         *(weights.ref, weights.fingerprint, dtype, budget, total, parameters),
         by="roles" if data is None else "texts",
-        cost=solution.cost,
+        cost=cost,
         bound=solution.bound,
-        exact=solution.exact,
+        exact=solution.exact and choice == list(solution.choice),
         matrices=tuple(chosen),
         calibration=calibration,
         notes=tuple(notes),
@@ -261,21 +273,30 @@ def _plain(r: Row) -> Row:
     return replace(r, offers=tuple(replace(o, gptq=False, kl_nats=o.rtn_nats) for o in r.offers))
 
 
-def _chosen(rows: list[Row], budget: int, rest: int, floor: int | None) -> tuple[Any, Any, list[str]]:
-    """With the floor asked for, or with 3 bits if that fits, else 2."""
+def _chosen(
+    rows: list[Row], budget: int, rest: int, floor: int | None
+) -> tuple[list[Row], Solution, list[str]]:
+    """With the floor asked for, or with 3 bits if that fits, else 2.
+
+    the rows' offers from there on, chosen.
+    """
     for least in (floor,) if floor else (3, 2):
         kept = [replace(r, offers=tuple(o for o in r.offers if o.scheme.bits >= least)) for r in rows]
         try:
-            chosen, solution = planned(kept, budget=budget, rest=rest)
+            solution = planned(kept, budget=budget, rest=rest)
         except BadConfig:
             if least in (2, floor):
                 raise
             continue
-        note = (
-            [] if floor or least == 3 else ["the budget asks for 2 bits: expect more loss than is told here"]
-        )
-        return chosen, solution, note
+        deep = ["the budget asks for 2 bits: expect more loss than is told here"]
+        return kept, solution, deep if least == 2 and not floor else []
     raise AssertionError("the loop returns or raises")
+
+
+def _is_deep(rows: Sequence[Row], choice: Sequence[int]) -> bool:
+    """Whether the matrices have less than 3 bits a number, scales left aside."""
+    bits = sum(r.parameters * r.offers[k].scheme.bits for r, k in zip(rows, choice, strict=True))
+    return bits < 3 * sum(r.parameters for r in rows)
 
 
 def _blocks(paths: Any) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -100,9 +101,7 @@ def budget_bytes(text: str, parameters: int) -> int:
     return int(found)
 
 
-def planned(
-    rows: Sequence[Row], *, budget: int, rest: int, exact: bool | None = None
-) -> tuple[list[Stored], Solution]:
+def planned(rows: Sequence[Row], *, budget: int, rest: int, exact: bool | None = None) -> Solution:
     """The offer of each row that costs least together within `budget` bytes. rest: bytes of all else.
 
     Raises BadConfig for a budget that nothing fits, saying what would.
@@ -111,14 +110,14 @@ def planned(
     least = rest + sum(min(nbytes for nbytes, _ in some) for some in options)
     parameters = sum(row.parameters for row in rows)
     if least > budget:
+        bits = math.ceil(800 * least / (parameters + rest / 2)) / 100
+        stuck = _stuck(rows)
         raise BadConfig(
             f"{budget} bytes are too few: what cannot be quantized takes {rest}, and the matrices at least "
             f"{least - rest}",
-            hint=f"the smallest budget is {least} bytes ({8 * least / (parameters + rest / 2):.2f}bpw)"
-            + (_stuck(rows) and f"; {_stuck(rows)}"),
+            hint=f"the smallest budget is {least} bytes ({bits}bpw)" + (stuck and f"; {stuck}"),
         )
-    solution = solve(options, budget - rest, exact=exact)
-    return [stored(r, r.offers[k]) for r, k in zip(rows, solution.choice, strict=True)], solution
+    return solve(options, budget - rest, exact=exact)
 
 
 def _stuck(rows: Sequence[Row]) -> str:

@@ -7,11 +7,13 @@ import dataclasses
 import json
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
 from typing import Any
+
+from starlette.routing import BaseRoute
 
 from mlx_plastic.home import Home
 from mlx_plastic.serve.api import ServeConfig, Service, make_app
@@ -68,7 +70,6 @@ class Live:
                     found += part
             return found
 
-
     def raw_cut(self, data: bytes) -> bytes:
         """The same where the client ends its side: the server must not wait for what never comes."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=WAIT_S) as connection:
@@ -88,14 +89,15 @@ def live(
     base: str | Path = "nano",
     config: ServeConfig = CONFIG,
     keys: Keys | None = None,
-    **more: Any,
+    board: Callable[[Service], Sequence[BaseRoute]] | None = None,
 ) -> Iterator[Live]:
     """A server in a thread of this process; it is asked to end, and does, when the block ends."""
     keys = keys or Keys()
     found = listen(config, keys)
     port = found.getsockname()[1]
     service = open_service(home, dataclasses.replace(config, port=port), base=str(base))
-    server = make_server(make_app(service, keys=keys, **more), config)
+    shown = board(service) if board else ()
+    server = make_server(make_app(service, keys=keys, pages=shown), config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [found]})
     thread.start()
     try:

@@ -14,6 +14,7 @@ from mlx_plastic.cli.output import json_option, note, print_json
 if TYPE_CHECKING:
     from mlx_plastic.home import Home
     from mlx_plastic.serve.api.config import ServeConfig
+    from mlx_plastic.serve.dashboard import Doors
 
 
 @click.command()
@@ -63,6 +64,7 @@ def _serve(home: Home, config: ServeConfig, base: str | None, *, as_json: bool) 
     from mlx_plastic.serve.api.keys import read_keys
     from mlx_plastic.serve.api.opening import open_service
     from mlx_plastic.serve.api.server import listen, make_server
+    from mlx_plastic.serve.dashboard import pages
 
     keys = read_keys(home)
     socket = listen(config, keys)  # before a long load: a taken port is told at once
@@ -75,13 +77,33 @@ def _serve(home: Home, config: ServeConfig, base: str | None, *, as_json: bool) 
             print_json({"address": address, "api": f"{address}/v1", "base": service.base.ref})
         else:
             worn = " + ".join(service.store.active()) or "no pack"
-            note(f"{service.base.ref}, wearing {worn}, answers at {address}/v1; Ctrl-C ends")
+            note(f"{service.base.ref}, wearing {worn}, answers at {address}/v1")
+            note(f"days and nights are shown at {address} (plastic open); Ctrl-C ends")
         try:
-            make_server(make_app(service, keys=keys), config).run(sockets=[socket])
+            board = pages(service, _doors(home), keys)
+            make_server(make_app(service, keys=keys, pages=board), config).run(sockets=[socket])
         finally:
             service.memory.close()
     finally:
         socket.close()
+
+
+def _doors(home: Home) -> Doors:
+    """Nights and forgetting, for pages that know nothing of sleep. Packs are learned again by a night."""
+    from pathlib import Path
+
+    from mlx_plastic.serve.dashboard import Doors
+    from mlx_plastic.sleep.config import read_settings
+    from mlx_plastic.sleep.forget import plan
+    from mlx_plastic.sleep.journal import nights
+    from mlx_plastic.sleep.unlearn import forget
+
+    return Doors(
+        nights=lambda: nights(home),
+        plan_forget=lambda turns: plan(home, turns),
+        forget=lambda planned: forget(home, None, planned, chosen=read_settings(home)),
+        runs=(Path("runs").resolve(), home.root / "runs"),
+    )
 
 
 def _in_url(host: str) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
+from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mlx_plastic.serve.api.config import ServeConfig
@@ -27,6 +28,10 @@ LOCAL = ("localhost", "127.0.0.1", "::1")
 COOKIE = "plastic_key"
 OPEN_PATHS = ("/health", "/login")  # for everybody: they tell nothing
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+
+
+class NeedsKey(Exception):
+    """A person at a browser without a key: they are asked for it on a page."""
 
 
 def is_loopback(host: str) -> bool:
@@ -59,6 +64,8 @@ class Guard:
         try:
             self._check(scope)
             await self.app(scope, self._bounded(receive), counting)
+        except NeedsKey:
+            await RedirectResponse("/login", 303)(scope, receive, counting)
         except ApiError as error:
             await error.response()(scope, receive, counting)
         except TimeoutError:
@@ -80,8 +87,13 @@ class Guard:
                 403, "this host name is not one of this server's; see hosts in [serve]", code="host"
             )
         self._check_origin(scope, headers)
-        if scope["path"] not in OPEN_PATHS and not self.keys.lets_in(_key(headers)):
+        if not self._is_open(scope["path"]) and not self.keys.lets_in(_key(headers)):
+            if scope["method"] == "GET" and "text/html" in headers.get("accept", ""):
+                raise NeedsKey
             raise ApiError(401, "a key is needed: Authorization: Bearer ...", code="invalid_api_key")
+
+    def _is_open(self, path: str) -> bool:
+        return path in OPEN_PATHS or path.startswith("/static/")
 
     def _check_origin(self, scope: Scope, headers: Headers) -> None:
         origin = headers.get("origin")
@@ -140,7 +152,7 @@ class Guard:
 SAFE_HEADERS = [
     (b"x-content-type-options", b"nosniff"),
     (b"cross-origin-resource-policy", b"same-origin"),
-    (b"referrer-policy", b"no-referrer"),
+    (b"referrer-policy", b"same-origin"),  # with none, browsers send forms with the origin "null"
 ]
 
 

@@ -1,0 +1,22 @@
+"""What the pages need of rooms that serve does not know; whoever starts the server hands it in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mlx_plastic.memory import Turn
+
+
+@dataclass(frozen=True)
+class Doors:
+    """nights: their journals, oldest first. plan_forget: what forgetting these turns would do; it has ids,
+    packs, rebuild and seconds. forget: does it, as planned. runs: folders that may hold surveys."""
+
+    nights: Callable[[], Sequence[Any]] = tuple
+    plan_forget: Callable[[Sequence[Turn]], Any] | None = None
+    forget: Callable[[Any], Any] | None = None
+    runs: tuple[Path, ...] = ()

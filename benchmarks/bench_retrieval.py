@@ -7,9 +7,10 @@
 
 --locomo: `data/locomo10.json` of snap-research/locomo (CC BY-NC 4.0): ten conversations of two people over
 months, 5,882 turns, 1,535 questions with evidence (categories 1 to 4). --realtalk: the folder `data` of
-danny911kr/REALTALK: the same of real people, 8,944 turns, 725 questions. Neither is part of this project;
-only measured here, never learned from. --turns, --queries: files as `plastic eval retrieval` takes them.
---half: only every second conversation, from the first (a) or the second (b) on.
+danny911kr/REALTALK: the same of real people, 8,944 turns, 725 questions. Neither is part of this project.
+--turns, --queries: files as `plastic eval retrieval` takes them. --half: only every second conversation, from
+the first (a) or the second (b) on; weights are chosen on a and judged on b. --ladder compares the parts; the
+questions are embedded once for all of them, so only `full` tells the time of a search.
 
 Modes: `full` finds by words and by meaning, `words` by words alone (no model), `fts5` is SQLite's own search.
 The figures of a mode, and of each of its categories:
@@ -52,7 +53,7 @@ from mlx_plastic.evals.retrieval import (
     read_questions,
     read_turns,
 )
-from mlx_plastic.memory.embed import MiniLM, find_embedder
+from mlx_plastic.memory.embed import MiniLM, Vectors, find_embedder
 from mlx_plastic.memory.index import WORDS_ONLY, Index, Item, Weights
 
 FIGURES = ("recall@5", "recall@10", "recall@20", "hit@10", "mrr", "p50_ms", "p95_ms")
@@ -67,7 +68,6 @@ LADDER = {
     "+ neighbours": NEAR,
     "+ session": replace(NEAR, session=Weights.session),
     "+ the speaker that is named": replace(NEAR, session=Weights.session, speaker=Weights.speaker),
-    "words": WORDS_ONLY,
     "token vectors alone": replace(BARE, words=0.0, meaning=1.0),
     "one vector alone": replace(BARE, words=0.0, whole=1.0),
     "words and one vector, with the rest": replace(Weights(), words=0.5, meaning=0.0, whole=0.5),
@@ -76,7 +76,6 @@ LADDER = {
     "+ the speaker": replace(MIXED, speaker=Weights.speaker),
     "full, but for the speaker": replace(Weights(), speaker=0.0),
     "full, but for one vector": replace(Weights(), whole=0.0),
-    "full": Weights(),
 }
 
 
@@ -98,12 +97,28 @@ def opener(indices: dict[str, Index], weights: Weights) -> Callable[[Sequence[Sa
     return open_search
 
 
-def build(turns: Sequence[Said], embedder: MiniLM | None) -> dict[str, Index]:
+class Remembered:
+    """An embedder that knows the questions it has met, which many weights are compared on."""
+
+    def __init__(self, model: MiniLM) -> None:
+        self.name, self.dims, self.model = model.name, model.dims, model
+        self.known: dict[str, Vectors] = {}
+
+    def embed(self, texts: Sequence[str]) -> list[Vectors]:
+        for text in texts:
+            if text not in self.known:
+                (self.known[text],) = self.model.embed([text])
+        return [self.known[text] for text in texts]
+
+
+def build(turns: Sequence[Said], embedder: MiniLM | None, folder: Path | None = None) -> dict[str, Index]:
+    """An index for each conversation; those that lie in the folder already are taken as they are."""
     indices: dict[str, Index] = {}
     for name in dict.fromkeys(turn.conversation for turn in turns):
         said = [turn for turn in turns if turn.conversation == name]
-        indices[name] = index = Index(None, embedder=embedder)
-        index.add([Item(t.turn, t.session, i, t.at, t.speaker, t.text) for i, t in enumerate(said)])
+        indices[name] = index = Index(folder and folder / f"{name}.sqlite", embedder=embedder)
+        if not index.stats().items:
+            index.add([Item(t.turn, t.session, i, t.at, t.speaker, t.text) for i, t in enumerate(said)])
         index.embed()
     return indices
 
@@ -122,25 +137,31 @@ def fts5(turns: Sequence[Said]) -> Search:
     return search
 
 
-def quality(turns: Sequence[Said], questions: Sequence[Question], *, ladder: bool) -> dict[str, Any]:
+def quality(
+    turns: Sequence[Said], questions: Sequence[Question], *, ladder: bool, folder: Path | None = None
+) -> dict[str, Any]:
     """Figures of the set, and of each mode; ladder: also of each part by itself."""
-    rows: dict[str, RetrievalResult] = {}
-    embedder = find_embedder()
-    began = time.perf_counter()
-    plain = build(turns, None)
     figures: dict[str, Any] = {"turns": len(turns), "questions": len(questions)}
     figures |= {f"ceiling@{k}": ceiling(questions, k) for k in (5, 10, 20)}
+    began = time.perf_counter()
+    plain = build(turns, None)
     figures["ingest_per_s"] = round(len(turns) / (time.perf_counter() - began))
-    rows["fts5"] = measure_retrieval(turns, questions, fts5)
-    for name, weights in LADDER.items():
-        if (ladder or weights is WORDS_ONLY) and not (weights.meaning or weights.whole):
+    rows = {"fts5": measure_retrieval(turns, questions, fts5)}
+    rows["words"] = measure_retrieval(turns, questions, opener(plain, WORDS_ONLY))
+    steps = {name: weights for name, weights in LADDER.items() if ladder}
+    for name, weights in steps.items():
+        if not (weights.meaning or weights.whole):
             rows[name] = measure_retrieval(turns, questions, opener(plain, weights))
-    if embedder:
-        full = build(turns, embedder)
-        for name, weights in LADDER.items():
-            if (weights.meaning or weights.whole) and (ladder or name == "full"):
-                rows[name] = measure_retrieval(turns, questions, opener(full, weights))
+    if embedder := find_embedder():
+        full = build(turns, embedder, folder)
+        rows["full"] = measure_retrieval(turns, questions, opener(full, Weights()))
         figures["embed_per_s"] = round(embed_speed(embedder, turns))
+        remembered = Remembered(embedder)
+        for index in full.values():
+            index.embedder = remembered
+        for name, weights in steps.items():
+            if weights.meaning or weights.whole:
+                rows[name] = measure_retrieval(turns, questions, opener(full, weights))
     return {**figures, "modes": {name: figures_of(result) for name, result in rows.items()}}
 
 
@@ -209,6 +230,7 @@ def main() -> None:
     parser.add_argument("--queries", type=Path)
     parser.add_argument("--half", choices=("a", "b"))
     parser.add_argument("--ladder", action="store_true", help="also what each part brings")
+    parser.add_argument("--indices", type=Path, help="a folder to keep what was embedded, for the next run")
     parser.add_argument("--chunks", type=int, help="the time of a search among so many")
     parser.add_argument("--length", type=int, default=20, help="words of their texts, on average")
     parser.add_argument("--searches", type=int, default=300)
@@ -217,7 +239,10 @@ def main() -> None:
     given = parser.parse_args()
     if (given.turns is None) != (given.queries is None):
         parser.error("--turns and --queries belong together")
-    figures = {name: quality(*pair, ladder=given.ladder) for name, pair in sets_of(given).items()}
+    figures = {
+        name: quality(*pair, ladder=given.ladder, folder=given.indices and given.indices / name)
+        for name, pair in sets_of(given).items()
+    }
     if given.chunks:
         figures["speed"] = speed(given.chunks, length=given.length, searches=given.searches)
     if given.forget:

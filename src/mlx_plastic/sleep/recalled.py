@@ -16,10 +16,12 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from mlx_plastic.evals import GENERAL
-from mlx_plastic.evals.canaries import DIGITS, by_chance, exposure
+from mlx_plastic.evals.canaries import DIGITS, NAMES, by_chance, exposure
 from mlx_plastic.home import Home
 from mlx_plastic.samples import Message, Sample, from_jsonl, read_chats
 from mlx_plastic.sleep.journal import nights
+from mlx_plastic.sleep.lessons.others import STRANGERS
+from mlx_plastic.sleep.lessons.text import COMMON, words
 
 if TYPE_CHECKING:
     from mlx_plastic.base import Base
@@ -83,15 +85,15 @@ def witnesses(home: Home, turns: Iterable[str]) -> list[Witness]:
 
 
 def _samples(home: Home) -> Iterable[Sample]:
+    """What was learned; held-out answers were not."""
     for journal in nights(home):
-        for name in ("train.jsonl", "test.jsonl"):
-            if journal.path(name).is_file():
-                yield from from_jsonl(journal.path(name).read_bytes())
+        if journal.path("train.jsonl").is_file():
+            yield from from_jsonl(journal.path("train.jsonl").read_bytes())
 
 
 def alike(answer: str, asked: str, count: int) -> list[str]:
-    """Up to `count` other answers: each word that was not asked with is another, each digit another digit."""
-    known = {word.lower() for word in WORD.findall(asked)}
+    """Up to `count` other answers: each word that tells something is another, each digit another digit."""
+    known = words(asked) | COMMON
     told = [m for m in WORD.finditer(answer) if m[0].lower() not in known] or list(WORD.finditer(answer))
     draw = random.Random(f"alike {hashlib.sha256(answer.encode('utf-8')).hexdigest()}")
     found: dict[str, None] = {}
@@ -115,11 +117,12 @@ def _another(word: str, draw: random.Random) -> str:
 
 @cache
 def _words() -> tuple[list[str], list[str]]:
-    """Names and other words of general chats, to stand for what was told."""
+    """Names and other words of general chats, to stand for what was told. Made-up words would not do: a
+    model that has learned any names finds real ones likelier."""
     chats, _ = read_chats(GENERAL)
-    words = {word for chat in chats for m in chat for word in WORD.findall(m.content) if word.isalpha()}
-    long_ = sorted(word for word in words if len(word) > 2)
-    return [w for w in long_ if w[0].isupper()], [w for w in long_ if w.islower()]
+    said = {word for chat in chats for m in chat for word in WORD.findall(m.content) if word.isalpha()}
+    long_ = {word for word in said if len(word) > 2} | set(NAMES) | set(STRANGERS)
+    return sorted(w for w in long_ if w[0].isupper()), sorted(w for w in long_ if w.islower())
 
 
 def surprises(base: Base, found: Sequence[Witness]) -> list[list[float]]:

@@ -165,6 +165,37 @@ def test_without_texts_a_plan_says_that_it_goes_by_rules_of_thumb(checkpoint: Pa
     assert not any(m.gptq for m in plan.matrices)
 
 
+def surveyed(folder: Path) -> list[dict[str, Any]]:
+    """Rows as a survey writes them, for every matrix of a file but the embedding."""
+    found = []
+    for name, w in load_file(folder / "model.safetensors").items():
+        for scheme in (Scheme(3, 32), Scheme(4, 32), Scheme(8, 32), Scheme(4, 32, "mxfp4")):
+            if w.ndim != 2 or "embed" in name:
+                continue
+            error = float(np.linalg.norm(w - nearest(w, scheme, "float16")) / np.linalg.norm(w))
+            kind = {"mode": scheme.mode, "bits": scheme.bits, "group_size": scheme.group_size}
+            found.append({"source_tensor": name, "w_rel_fro": error, **kind})
+    return [*found, {**found[0], "w_rel_fro": None}]  # a scheme that failed
+
+
+@pytest.mark.parametrize("kind", ["dense", "moe"])
+def test_a_surveys_errors_make_the_plan_that_measuring_again_would(
+    kind: str, checkpoint: Path, moe: Path
+) -> None:
+    folder = checkpoint if kind == "dense" else moe
+    plan = make_plan(str(folder), Planning(budget="5.5bpw"), survey=surveyed(folder))
+    again = make_plan(str(folder), Planning(budget="5.5bpw"))
+    assert {m.module for m in plan.matrices} == {m.module for m in again.matrices}
+    offered = {(m.bits, m.group_size) for m in plan.matrices if "embed" not in m.module}
+    assert offered <= {(3, 32), (4, 32), (8, 32), (16, 0)} and plan.nbytes <= plan.budget_bytes
+    same = {m.module: m for m in again.matrices}
+    for m in plan.matrices:
+        if m.scheme == same[m.module].scheme and m.bits < 16:
+            assert m.kl_nats == pytest.approx(same[m.module].kl_nats, rel=0.02)
+    with pytest.raises(BadConfig, match="measured no matrix"):
+        make_plan(str(folder), Planning(), survey=[])
+
+
 @pytest.mark.parametrize(
     ("text", "nbytes"), [("4.0bpw", 500), ("2.5GB", 2_500_000_000), ("1kib", 1024), ("300", 300)]
 )

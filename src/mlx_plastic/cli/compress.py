@@ -60,6 +60,7 @@ def plan(
     base: str | None,
     budget: str,
     data: Path | None,
+    run: Path | None,
     out: Path,
     calibration: Path | None,
     explain: bool,
@@ -78,12 +79,28 @@ def plan(
     from mlx_plastic.compress.make import Planning, make_plan
     from mlx_plastic.compress.plan import write_plan
 
+    if run and data:
+        raise click.UsageError("texts price errors better than a survey: give --data or --survey")
+    table = None
+    if run:
+        from mlx_plastic.survey.columns import QUANT
+        from mlx_plastic.survey.folder import open_run
+        from mlx_plastic.survey.frames import read_table
+
+        table = read_table(open_run(run).data / "quant_sim", QUANT)
     folder = None
     if data is not None and not dry_run:
         folder = (calibration or out.with_name(f"{out.stem}.calibration")).absolute()
     how = Planning(budget=budget, tried=not no_try, **options)
     with progress("planning") as tick:
-        made = make_plan(_ref(home, base), how, data=data, metrics=folder, cache=home.cache, tick=tick)
+        made = make_plan(
+            *(_ref(home, base), how),
+            data=data,
+            survey=table,
+            metrics=folder,
+            cache=home.cache,
+            tick=tick,
+        )
     if not dry_run:
         write_plan(out, made)
     if as_json:

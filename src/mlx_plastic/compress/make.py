@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from mlx_plastic.compress.offers import Row, allowed_by, row, scaled
 from mlx_plastic.compress.plan import Plan, budget_bytes, planned, stored
 from mlx_plastic.compress.schemes import Dtype, nearest
 from mlx_plastic.compress.solve import Solution
+from mlx_plastic.compress.surveyed import rows_of
 from mlx_plastic.compress.swaps import swapped
 from mlx_plastic.compress.taps import at, storable
 from mlx_plastic.errors import BadConfig, BadData, PlasticError
@@ -64,11 +65,13 @@ def make_plan(
     how: Planning,
     *,
     data: Path | None = None,
+    survey: Iterable[Mapping[str, Any]] | None = None,
     metrics: Path | None = None,
     cache: Path | None = None,
     tick: Tick | None = None,
 ) -> Plan:
-    """data: texts or chats in JSONL, to price errors by; None prices by role. metrics: a new folder for what
+    """data: texts or chats in JSONL, to price errors by; None prices by role. survey: rows
+    of a survey's quant_sim, whose errors are taken instead of measured. metrics: a new folder for what
     GPTQ needs of the texts; without it matrices are rounded plainly.
 
     Raises BadConfig for a budget that nothing fits, PlasticError for a checkpoint that is quantized already
@@ -89,8 +92,10 @@ def make_plan(
     rest = rest_bytes(weights)
     notes: list[str] = []
     calibration: dict[str, Any] = {}
-    if data is None:
-        rows = list(_by_role(weights, how, dtype, tell))
+    if survey is not None:
+        rows = _by_survey(survey, weights, how, dtype, tell)
+    elif data is None:
+        rows = list(_by_role(weights, how, dtype, list(storable(weights.model)), tell))
     else:
         base = load_base(ref, cache=cache)
         texts = read_texts(base, data, tokens=how.tokens)
@@ -199,16 +204,27 @@ def _digest(pieces: Sequence[Encoded]) -> str:
     return hashlib.sha256(json.dumps([piece.tokens for piece in pieces]).encode("ascii")).hexdigest()
 
 
-def _by_role(weights: Weights, how: Planning, dtype: Dtype, tell: Tick) -> Iterator[Row]:
+def _by_role(
+    weights: Weights, how: Planning, dtype: Dtype, paths: Sequence[str], tell: Tick
+) -> Iterator[Row]:
     layers = storable(weights.model)
     blocks = _blocks(layers)
-    for i, (path, layer) in enumerate(layers.items()):
-        tell(i, len(layers), path)
-        allowed = allowed_by(weights.model, path, layer)
+    for i, path in enumerate(paths):
+        tell(i, len(paths), path)
+        allowed = allowed_by(weights.model, path, layers[path])
         w = weights.take(f"{path}.weight")
         yield row(
             *(path, w, None), dtype=dtype, floor=2, floating=how.floating, allowed=allowed, blocks=blocks
         )
+
+
+def _by_survey(
+    table: Iterable[Mapping[str, Any]], weights: Weights, how: Planning, dtype: Dtype, tell: Tick
+) -> list[Row]:
+    """The survey's rows, and of what it did not measure our own."""
+    blocks = _blocks(storable(weights.model))
+    rows, others = rows_of(table, weights, floating=how.floating, blocks=blocks)
+    return [*rows, *_by_role(weights, how, dtype, others, tell)]
 
 
 def _by_texts(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -93,14 +94,13 @@ def row(
     found = [s for s in schemes_for(w.shape[-1], floor=floor, floating=floating) if s.is_whole or allowed(s)]
     if not found:
         found = schemes_for(w.shape[-1])[-1:]
-    role = role_of(module) or "embedding"
+    role, weight = prior(module, blocks)
     experts, rows, cols = stack.shape
     picked = _picked(rows, experts, seed)
     errors = {s.name: _relative(stack, s, dtype) for s in found}
     if curvatures is None:
-        prior = _prior(module, role, blocks)
         offers = [
-            Offer(s, False, s.nbytes(w.shape), prior * errors[s.name] ** 2, prior * errors[s.name] ** 2)
+            Offer(s, False, s.nbytes(w.shape), weight * errors[s.name] ** 2, weight * errors[s.name] ** 2)
             for s in found
         ]
     else:
@@ -157,16 +157,16 @@ def _relative(stack: Array, scheme: Scheme, dtype: Dtype) -> float:
     return (lost / whole) ** 0.5 if whole else 0.0
 
 
-def _prior(module: str, role: str, blocks: int) -> float:
+def prior(module: str, blocks: int) -> tuple[str, float]:
+    """The role of a module, and what an equal relative error weighs there, for want of texts."""
+    role = role_of(module) or "embedding"
     known = PRIORS.get(role) or PRIORS.get(role.split(".")[0]) or 1.0
     at = next((int(part) for part in module.split(".") if part.isdigit()), None)
-    return known * (ENDS if at is not None and at in (0, blocks - 1) else 1.0)
+    return role, known * (ENDS if at is not None and at in (0, blocks - 1) else 1.0)
 
 
 def scaled(row: Row, times: float) -> Row:
     """The row with all its costs times that."""
-    import dataclasses
-
     offers = tuple(
         dataclasses.replace(o, kl_nats=o.kl_nats * times, rtn_nats=o.rtn_nats * times) for o in row.offers
     )

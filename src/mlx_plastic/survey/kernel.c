@@ -112,7 +112,8 @@ static inline float unit(float top) {
 
 #define MAGIC 12582912.0f /* adding and subtracting it rounds to the nearest integer, halves to even */
 
-/* What a segment is quantized with, block by block: x is decoded from round((x - offset) / step). */
+/* What a segment is quantized with, block by block: x is decoded from round((x - offset) / step); in the mx
+ * formats `step` is the inverse of their power of two. */
 typedef struct {
   float step[BLOCKS], offset[BLOCKS], scale[BLOCKS], bias[BLOCKS], unit[BLOCKS];
 } Grid;
@@ -146,10 +147,10 @@ static void affine_grid(Scheme *q, const Segment *restrict s, int blocks, Grid *
 }
 
 static inline float e2m1(float a) { /* the nearest of 0 .5 1 1.5 2 3 4 6, the smaller of two as near */
-  float y = 0;
-  y += a > 0.25f ? 0.5f : 0; y += a > 0.75f ? 0.5f : 0; y += a > 1.25f ? 0.5f : 0; y += a > 1.75f ? 0.5f : 0;
-  y += a > 2.5f ? 1.0f : 0; y += a > 3.5f ? 1.0f : 0; y += a > 5.0f ? 2.0f : 0;
-  return y;
+  a = smaller(a, 6.0f);
+  float small = (a > 0.25f ? 0.5f : 0) + (a > 0.75f ? 0.5f : 0);
+  float large = from_bits((to_bits(a) + 0x1fffff) & 0xffc00000u); /* one bit of mantissa, halves down */
+  return a < 1.0f ? small : large;
 }
 
 static inline float e4m3(float a) { /* a >= 0; rounds halves to even, saturates */
@@ -161,7 +162,8 @@ static inline float e4m3(float a) { /* a >= 0; rounds halves to even, saturates 
 }
 
 /* The scale of the mx formats: a power of two from the largest magnitude over the format's largest. MLX keeps
- * its exponent in a byte that wraps: below 2^-127 what is decoded overflows, and the errors are infinite. */
+ * its exponent in a byte that wraps: below 2^-127 what is decoded overflows, and the errors are infinite.
+ * Returns its inverse, which is exact. */
 static float power(const Scheme *q, float top, float largest, int type, float *kept) {
   float r = rounded(top / largest, type);
   if (r == 0) return *kept = 1.0f;
@@ -170,7 +172,7 @@ static float power(const Scheme *q, float top, float largest, int type, float *k
   if (q->round_exponent) e = m > 0x1.6a09e6p-1f ? e : e - 1;
   else if (m == 0.5f) e -= 1;
   *kept = ldexpf(1.0f, ((e + 127) & 255) - 127);
-  return ldexpf(1.0f, e);
+  return ldexpf(1.0f, e < -127 ? 127 : -e);
 }
 
 static void floating_grid(Scheme *q, const Segment *restrict s, int blocks, int type, Grid *restrict grid) {
@@ -212,7 +214,8 @@ static inline __attribute__((always_inline)) void apply(Scheme *q, const Segment
     })
   } else {
     floating_grid(q, s, blocks, type, &grid);
-    if (q->mode == MXFP8) ERRORS({ y = copysignf(e4m3(fabsf(x) / grid.step[b]) * grid.scale[b], x); })
+    if (q->mode == MXFP8) ERRORS({ y = copysignf(e4m3(fabsf(x) * grid.step[b]) * grid.scale[b], x); })
+    else if (q->mode == MXFP4) ERRORS({ y = copysignf(e2m1(fabsf(x) * grid.step[b]) * grid.scale[b], x); })
     else ERRORS({ y = copysignf(e2m1(fabsf(x) / grid.step[b]) * grid.scale[b], x); })
   }
   double total = 0;
@@ -258,17 +261,23 @@ void survey_matrix(const void *data, int type, int64_t rows, int64_t cols, uint3
     return;
   }
   float sums[BLOCK][BLOCKS];
+  int64_t together = cols < SEGMENT ? SEGMENT / cols : 1; /* rows that fill a segment */
   for (int64_t c = 0; c < cols; c += SEGMENT) {
-    int blocks = (int)((cols - c < SEGMENT ? cols - c : SEGMENT) / BLOCK);
-    for (int64_t r0 = 0; r0 < rows; r0 += 64) { /* a column's sum is exact enough in float32 for 64 rows */
+    int64_t wide = cols - c < SEGMENT ? cols - c : SEGMENT;
+    for (int64_t r0 = 0; r0 < rows; r0 += 64 * together) { /* 64 values: float32 is exact enough for their sum */
       memset(sums, 0, sizeof sums);
-      for (int64_t r = r0; r < r0 + 64 && r < rows; r++) {
-        int64_t at = r * cols + c;
-        if (counts) count((const uint16_t *)data + at, blocks * BLOCK, counts);
-        if (blocks == BLOCKS) segment(data, type, at, BLOCKS, sums, n_sizes, sizes, outliers, n_schemes, schemes);
-        else segment(data, type, at, blocks, sums, n_sizes, sizes, outliers, n_schemes, schemes);
+      for (int64_t r = r0; r < r0 + 64 * together && r < rows; r += together) {
+        int64_t at = r * cols + c, n = together < rows - r ? together : rows - r;
+        int blocks = (int)(n * wide / BLOCK);
+        if (counts) count((const uint16_t *)data + at, n * wide, counts);
+        switch (blocks) { /* loops of a known length are better vectors */
+          case BLOCKS: segment(data, type, at, BLOCKS, sums, n_sizes, sizes, outliers, n_schemes, schemes); break;
+          case 96: segment(data, type, at, 96, sums, n_sizes, sizes, outliers, n_schemes, schemes); break;
+          default: segment(data, type, at, blocks, sums, n_sizes, sizes, outliers, n_schemes, schemes);
+        }
       }
-      for (int b = 0; b < blocks; b++) for (int j = 0; j < BLOCK; j++) columns[c + b * BLOCK + j] += sums[j][b];
+      for (int64_t b = 0; b < together * wide / BLOCK; b++)
+        for (int j = 0; j < BLOCK; j++) columns[c + (b * BLOCK + j) % wide] += sums[j][b];
     }
   }
 }

@@ -14,6 +14,7 @@ import logging
 import os
 import platform
 import tempfile
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,17 @@ class Kernel:
 
     def __init__(self, library: ctypes.CDLL) -> None:
         self._library = library
+        self._kept = threading.local()  # what is as large at each call is made once for each thread
+
+    def _zeros(self, name: str, shape: tuple[int, ...]) -> Array:
+        """uint32 zeros, the same memory at each call."""
+        found: Array | None = getattr(self._kept, name, None)
+        if found is None:
+            found = np.zeros(shape, np.uint32)
+            setattr(self._kept, name, found)
+        else:
+            found.fill(0)
+        return found
 
     def matrix(
         self, w: Array, dtype: str, *, sizes: Sequence[int], records: Sequence[SchemeRecord]
@@ -71,7 +83,7 @@ class Kernel:
         codes (65536,) for 2-byte types, sums of |w| by column (cols,), and max / mean by group of each size.
         """
         rows, cols = w.shape
-        counts = np.zeros((2, CODES), np.uint32) if dtype != "float32" else None
+        counts = self._zeros("codes", (2, CODES)) if dtype != "float32" else None
         columns = np.zeros(cols, np.float64)
         outliers = [np.empty(w.size // size, np.float32) for size in sizes]
         places = (ctypes.c_void_p * max(1, len(sizes)))(*(o.ctypes.data for o in outliers))
@@ -84,7 +96,7 @@ class Kernel:
         )
         for mine, theirs in zip(records, filled, strict=False):
             ctypes.memmove(ctypes.byref(mine), ctypes.byref(theirs), ctypes.sizeof(SchemeRecord))
-        return None if counts is None else counts.sum(0, dtype=np.int64), columns, outliers
+        return None if counts is None else counts[0] + counts[1], columns, outliers
 
     def decode(self, w: Array, dtype: str, one: SchemeRecord) -> Array:
         """What the scheme makes of w, float32, of w's shape; rows are a whole number of groups."""
@@ -97,7 +109,7 @@ class Kernel:
 
     def select(self, values: Array, k: int) -> tuple[float, float]:
         """The values at places k and k + 1 (k again at the end) of float32 values >= 0 put in order."""
-        scratch, found = np.zeros(CODES, np.uint32), np.empty(2, np.float32)
+        scratch, found = self._zeros("select", (CODES,)), np.empty(2, np.float32)
         self._library.survey_select(
             _at(values), ctypes.c_int64(values.size), ctypes.c_int64(k), _at(scratch), _at(found)
         )

@@ -104,7 +104,7 @@ def quant_rows(
     scale_type: str, stats: Stats, kernel: Any,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """One row for each scheme; what cannot be computed says why in `error`."""
-    rows, waiting = [], list(records)
+    rows, waiting, sample = [], list(records), None
     for one in prepared:
         scheme = one.scheme
         row = dict.fromkeys(COLUMNS) | {
@@ -124,13 +124,14 @@ def quant_rows(
         elif w.shape[1] % scheme.group_size:
             row["error"] = f"group size {scheme.group_size} does not divide {w.shape[1]} columns"
         else:
-            row |= _measured(w, dtype, found, waiting.pop(0), scheme, stats, kernel)
+            sample = sample or Sample(w, dtype, stats)
+            row |= _measured(w, dtype, found, waiting.pop(0), scheme, sample, kernel)
         rows.append(row)
     return rows
 
 
 def _measured(
-    w: Array, dtype: str, found: Pass, one: SchemeRecord, scheme: Scheme, stats: Stats, kernel: Any
+    w: Array, dtype: str, found: Pass, one: SchemeRecord, scheme: Scheme, sample: Sample, kernel: Any
 ) -> dict[str, Any]:
     if found.nonfinite:
         return {"error": f"{found.nonfinite} values are not finite"}
@@ -143,7 +144,7 @@ def _measured(
         "w_rel_fro": relative,
         "w_rel_max": ratio(one.error_max, found.max_abs) if found.max_abs else relative,
         "sqnr_db": -20 * math.log10(relative) if relative else None,
-        "w_gram_cos_drift": _gram_drift(w, dtype, one, stats, kernel),
+        "w_gram_cos_drift": sample.drift(one, kernel),
         "scale_mean": one.scale_sum / groups,
         "scale_max": float(one.scale_max),
         "bias_mean": one.bias_sum / groups if affine else None,
@@ -164,29 +165,37 @@ def _subtract(decoded: Array, w: Array, dtype: str) -> None:
         decoded[i : i + step] -= widened(w[i : i + step], dtype)
 
 
-def _gram_drift(w: Array, dtype: str, one: SchemeRecord, stats: Stats, kernel: Any) -> float | None:
-    """How far the angles between rows move: the root mean square change of the cosines of pairs.
+class Sample:
+    """Some rows of a matrix, evenly spaced from the first to the last, and the angles between them."""
 
-    Of the first to the last row, evenly spaced, at most quant_gram_sample_k and 2^20 values in all. Rows of
-    zeros have no angle and are left out.
-    """
-    k = min(w.shape[0], stats.quant_gram_sample_k, max(2, GRAM_VALUES // w.shape[1]))
-    at = np.unique(np.linspace(0, w.shape[0] - 1, k).round().astype(int))
-    rows = np.ascontiguousarray(w[at])
-    before, after = _unit(widened(rows, dtype)), _unit(kernel.decode(rows, dtype, one))
-    seen = np.any(before, 1) & np.any(after, 1)
-    n = int(seen.sum())
-    if n < 2:
-        return None
-    moved = after[seen] @ after[seen].T - before[seen] @ before[seen].T
-    np.fill_diagonal(moved, 0)
-    return float(np.sqrt((moved.astype(np.float64) ** 2).sum() / (n * (n - 1))))
+    def __init__(self, w: Array, dtype: str, stats: Stats) -> None:
+        k = min(w.shape[0], stats.quant_gram_sample_k, max(2, GRAM_VALUES // w.shape[1]))
+        at = np.arange(k) * (w.shape[0] - 1) // max(1, k - 1)
+        self.rows, self.dtype = np.ascontiguousarray(w[at]), dtype
+        self.cosines, self.seen = _cosines(widened(self.rows, dtype))
+
+    def drift(self, one: SchemeRecord, kernel: Any) -> float | None:
+        """The root mean square change of the cosines of pairs of rows; rows of zeros have no angle."""
+        cosines, seen = _cosines(kernel.decode(self.rows, self.dtype, one))
+        both = seen & self.seen
+        n = int(both.sum())
+        if n < 2:
+            return None
+        moved = cosines - self.cosines
+        moved = moved if n == len(both) else moved[np.ix_(both, both)]
+        np.fill_diagonal(moved, 0)
+        return math.sqrt(float(np.vdot(moved, moved)) / (n * (n - 1)))
 
 
-def _unit(rows: Array) -> Array:
-    """Rows of length 1; the largest value goes first, so that no square underflows."""
-    top = np.abs(rows).max(1, keepdims=True)
-    scaled = rows / np.where(top > 0, top, np.float32(1))
-    length = np.linalg.norm(scaled, axis=1, keepdims=True)
-    found: Array = scaled / np.where(length > 0, length, np.float32(1))
-    return found
+def _cosines(rows: Array) -> tuple[Array, Array]:
+    """(k, k) cosines between rows (k, cols), and which rows are not zeros."""
+    gram = rows @ rows.T
+    if not 1e-20 < float(gram.max(initial=0)) < 1e30:  # squares would leave float32
+        top = float(np.abs(rows).max(initial=0))
+        scaled = np.ldexp(rows, -math.frexp(top)[1])
+        gram = scaled @ scaled.T
+    gram = gram.astype(np.float64)
+    size = np.sqrt(np.diagonal(gram))
+    seen = size > 0
+    length = np.where(seen, size, 1)
+    return gram / (length[:, None] * length), seen

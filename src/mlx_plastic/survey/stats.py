@@ -65,7 +65,7 @@ def _of_codes(
 ) -> tuple[dict[str, Any], dict[float, float]]:
     """Exact: the counts of codes are all that a matrix of 2-byte floats is, but for its order."""
     met = np.flatnonzero(counts)
-    values, count = _values(dtype)[met], counts[met]
+    values, count = _values(dtype)[met], counts[met].astype(np.int64)
     finite = np.isfinite(values)
     nonfinite = int(count[~finite].sum())
     values, count = values[finite], count[finite]

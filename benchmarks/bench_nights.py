@@ -147,6 +147,9 @@ def figures(side: Lived) -> dict[str, Any]:
         "made_up": round(side.made_up, 3),
         "steps": side.steps,
         "seen_wordings": side.seen_wordings,
+        "kept_from_weights": sum(
+            night.routes.get(r, 0) for night in side.nights for r in ("neither", "retrieval")
+        ),
         "falsely_refused": sum(night.outcome != "passed" for night in side.nights),
         "reasons": [night.reason for night in side.nights if night.reason],
     }
@@ -177,7 +180,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--nights", type=at_least(3), default=30)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--facts", type=at_least(1), default=6, help="new ones a day")
+    parser.add_argument("--facts", type=at_least(1), default=5, help="new ones a day")
     parser.add_argument("--sides", default=",".join(SIDES), help="which of them to run")
     parser.add_argument("--plain-rate", type=float, default=0.0, help="of mlx-lm's trainer; 0: as ours")
     parser.add_argument(

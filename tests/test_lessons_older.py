@@ -65,7 +65,7 @@ def test_few_lessons_are_rehearsed_in_all_the_wordings_that_there_is_room_for() 
     two = [lesson("a"), lesson("b")]
     drawn = rehearsed(two, [0.0, 0.0], 1, MOST, CONFIG)
     assert counted(drawn) == {"a": 6, "b": 6} and len({s.key for s in drawn}) == 12
-    assert len(rehearsed(two, [0.0, 0.0], 1, 1000, CONFIG)) == 3 * 12  # and no wording more than three times
+    assert len(rehearsed(two, [0.0, 0.0], 1, 1000, CONFIG)) == 6 * 12  # and no wording more than six times
     assert rehearsed([], [], 1, MOST, CONFIG) == rehearsed(two, [9.0, 0.0], 1, 0, CONFIG) == []
 
 

@@ -24,9 +24,7 @@ class LessonConfig:
     wish_repeats: int = 5  # times a wish's samples are learned for once of the others
     strangers: int = 4  # wordings of each lesson that are also asked about a stranger
     mixed_up: int = 1  # and about somebody else of tonight, where that was not told
-    older: int = (
-        96  # samples of earlier lessons in an epoch, other ones in each, however many lessons there are
-    )
+    older: int = 192  # samples of earlier lessons in an epoch, others in each, however many lessons there are
     weak_wordings: int = 3  # of a lesson that is nearly forgotten, for each of another
     older_others: int = 24  # of what was asked about others beside earlier lessons
     measured: int = 256  # earlier lessons whose loss decides which are rehearsed

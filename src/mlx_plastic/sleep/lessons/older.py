@@ -14,7 +14,7 @@ from mlx_plastic.samples import Sample
 from mlx_plastic.sleep.lessons.config import LessonConfig
 from mlx_plastic.sleep.lessons.text import normal
 
-REPEATS = 3  # of one wording in one night, at most
+REPEATS = 6  # of one wording in one night, at most
 WEAK = 0.05  # nats/token: what is known by heart has a hundredth, what is forgotten has one and more
 
 

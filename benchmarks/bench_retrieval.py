@@ -23,8 +23,9 @@ The figures of a mode, and of each of its categories:
 `ceiling@k` of a set is what recall@k would be if everything was found: some questions have more evidence than
 k turns. `embed_per_s` is of the first 1,000 turns. --chunks: a search among so many, and how fast they go in;
 their vectors are put together from those of single words, because 100,000 texts would take half an hour to
-embed; it makes no search faster or slower. `words_` stands before what is without a model, `cpu` is processor
-time, for a machine that is not idle. --forget: words said once, forgotten, and looked for in every byte.
+embed; it makes no search faster or slower. `words_` stands before what is without a model; `from_log` is of
+turns, with all that privacy does on the way. What has `cpu` in its name is of processor time, for a machine
+that is not idle. --forget: words said once, forgotten one by one, and looked for in every byte.
 """
 
 from __future__ import annotations

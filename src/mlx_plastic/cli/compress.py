@@ -40,7 +40,17 @@ def compress() -> None:
 @click.option("--budget", required=True, metavar="SIZE", help="Of all weights: 4.0bpw, 2.5GB, 300MB.")
 @click.option("--data", type=FILE, metavar="F.jsonl", help="Texts or chats of your own to price errors by.")
 @click.option(
-    "--out", type=click.Path(path_type=Path, dir_okay=False), default="plan.json", show_default=True
+    "--survey",
+    "run",
+    type=click.Path(exists=True, path_type=Path, file_okay=False),
+    help="A survey's run folder: its errors are taken instead of measured again.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default="plan.json",
+    show_default=True,
+    help="The plan's file.",
 )
 @click.option("--calibration", type=FOLDER, help="Where rounding keeps what it needs.  [beside the plan]")
 @click.option("--floor", type=click.IntRange(2, 8), help="Fewest bits of a matrix.  [3, or 2 if need be]")

@@ -52,7 +52,7 @@ def drawn(config: JudgeConfig, seed: str) -> Planted:
 def through(home: Home, memory: Memory, router: RouterConfig, planted: Planted) -> Through:
     """What may be learned of what is planted, by the home's own settings and its person's own router.
 
-    Every second secret is told in a chat, the others stand in imported talks. `memory` logs nothing of it.
+    `memory` logs nothing of it.
     """
     if not planted.words:
         return Through()
@@ -61,8 +61,7 @@ def through(home: Home, memory: Memory, router: RouterConfig, planted: Planted) 
         if home.config_file.exists():
             shutil.copyfile(home.config_file, scratch.config_file)
         with Memory(scratch) as log:
-            _say(log, [c.said for c in planted.canaries[::2]] + [c.said for c in planted.commands])
-            _import(log, planted.canaries[1::2])
+            say(log, planted)
             exchanges = log.unlearned()
     turns = [t for e in exchanges for t in e.turns if t.id in e.new and t.role == "user"]
     routed = {d.turn: d for d in routing.route_turns(memory, turns, router)}
@@ -71,12 +70,22 @@ def through(home: Home, memory: Memory, router: RouterConfig, planted: Planted) 
     return Through(kept, tuple(d for d in routed.values() if d.turn in ids))
 
 
-def _say(log: Memory, texts: Iterable[str]) -> None:
+def say(log: Memory, planted: Planted) -> None:
+    """Every fourth secret and all commands in chats; the other secrets in imported talks.
+
+    Talks are learned as they are, so that with no filter most secrets do reach the weights of any base.
+    """
     with log.writing():  # one transaction: on a slow disk each takes a hundredth of a second
-        for text in texts:
-            talk = log.new_conversation()
-            log.remember(talk, "user", text)
-            log.remember(talk, "assistant", "Noted.")
+        for text in [c.said for c in planted.canaries[::4]] + [c.said for c in planted.commands]:
+            tell(log, text)
+    _import(log, [c for i, c in enumerate(planted.canaries) if i % 4])
+
+
+def tell(log: Memory, text: str) -> None:
+    """A conversation in which nothing else is said."""
+    talk = log.new_conversation()
+    log.remember(talk, "user", text)
+    log.remember(talk, "assistant", "Noted.")
 
 
 def _import(log: Memory, told: Sequence[Canary]) -> None:

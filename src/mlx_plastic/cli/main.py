@@ -33,7 +33,12 @@ COMMANDS = {
     "open": (
         "mlx_plastic.cli.open",
         "open_",
-        "Open the page of days and nights in a browser; plastic serve must be running.",
+        "Open the page of days and nights in a browser.",
+    ),
+    "mcp": (
+        "mlx_plastic.cli.mcp",
+        "mcp",
+        "Let an assistant elsewhere search and add to the memory, over MCP.",
     ),
     "sleep": (
         "mlx_plastic.cli.sleep",

@@ -22,7 +22,9 @@ WAIT_S = 2.0
 @click.option("--print", "only_print", is_flag=True, help="Print the address and open nothing.")
 @pass_home
 def open_(home: Home, port: int | None, only_print: bool) -> None:
-    """Open the page of days and nights in a browser; plastic serve must be running.
+    """Open the page of days and nights in a browser.
+
+    `plastic serve` has to be running.
 
     Example: plastic open --print
     """

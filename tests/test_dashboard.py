@@ -44,7 +44,6 @@ def seed(home: Home) -> None:
         "after": {"scores": [{"name": "held-out", "value": 2.75}]},
     }
     write_json(home.nights / "2026-11-20" / "verdict.json", evidence)
-    (home.nights / "2026-11-20" / "loss.csv").write_text("step,train\n1,3.0\n2,2.0\n3,1.5\n")
     home.logs.mkdir(exist_ok=True)
     lines = [
         {"format_version": 1, "when": f"2026-11-1{i}T06:00:00+00:00", "tag": f"t{i}", "kind": "night"}
@@ -73,7 +72,7 @@ def night(tag: str, status: str, turns: list[str]) -> dict[str, Any]:
         "warm_start": True,
         "settings": {},
         "turns": turns,
-        "stages": {"lessons": stage},
+        "stages": {"lessons": stage, "train": stage | {"facts": {"losses": losses}}},
         "reasons": ["because"],
         "format_version": FORMAT_VERSION,
     }

@@ -39,13 +39,14 @@ class Down:
 
     def __init__(self, a: mx.array, owners: tuple[int, ...]) -> None:
         self.a = a
+        self.a_t = a.T  # once: an operation less in every pass
         self.owners = owners
         self.mask: mx.array | None = None  # (rows, 1, columns), or None: every row wears all
         self._last: tuple[mx.array, mx.array] | None = None
 
     def __call__(self, x: mx.array) -> mx.array:
         if self._last is None or self._last[0] is not x:
-            h = x @ self.a.T
+            h = x @ self.a_t
             self._last = x, h if self.mask is None else h * self.mask
         return self._last[1]
 
@@ -60,6 +61,7 @@ class MixedLinear(DeltaLinear):
         super().__init__(base, down.a[first : first + b.shape[-1]], b)
         self.down = [down]  # in a list, so that it is no parameter
         self.span = (first, first + b.shape[-1])
+        self.b_t = [b.T]
 
     def __call__(self, x: mx.array) -> mx.array:
         y: mx.array = self.base(x)
@@ -67,7 +69,8 @@ class MixedLinear(DeltaLinear):
         h = self.down[0](x)
         if end - start < h.shape[-1]:
             h = h[..., start:end]
-        return y + (h @ self.b.T).astype(y.dtype)
+        h = h @ self.b_t[0]
+        return y + (h if h.dtype == y.dtype else h.astype(y.dtype))
 
 
 @dataclass
@@ -157,8 +160,7 @@ class Mixer:
                 parts = zip(packs, together, strict=True)
                 worn = [(p.factors[path], scale) for p, (_, scale) in parts if path in p.factors]
                 layers[path] = combined(self._plain[path], worn)
-        mx.eval([down.a for down in downs], [layer.b for layer in layers.values()])
-        return Ready(tuple(digest for digest, _ in together), layers, downs)
+            return Ready(tuple(digest for digest, _ in together), layers, downs)
 
     def _make_room(self) -> None:
         while len(self._sets) > MOST_SETS:

@@ -121,23 +121,17 @@ def scores(found: dict[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
-def loss(journal: Any) -> dict[str, Any]:
-    """Losses of training by step, from logs that the trainer wrote; {} if there are none."""
-    for name in ("loss.csv", "train.csv"):
-        path = journal.folder / name
-        if path.exists():
-            lines = [line.split(",") for line in path.read_text("utf-8").splitlines() if line]
-            rows = zip(*lines[1:], strict=False) if len(lines) > 1 else ()
-            columns = dict(zip(lines[0], rows, strict=False))
-            return {key: [_number(v) for v in values] for key, values in columns.items()}
-    return {}
+def loss(journal: Any) -> dict[str, list[float | None]]:
+    """The losses of a night's training by step, nats a target; {} if it has not trained."""
+    stage = journal.record.stages.get("train")
+    points = stage.facts.get("losses") if stage else None
+    if not isinstance(points, list) or not points:
+        return {}
+    return {name: [_number(point.get(name)) for point in points] for name in ("step", "train", "valid")}
 
 
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) else None
 
 
 def packs(store: Store) -> list[dict[str, Any]]:

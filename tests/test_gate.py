@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -419,3 +420,11 @@ def test_every_bound_has_its_reason_and_says_why_it_was_not_judged() -> None:
     assert all(reason.why for reason in verdict.reasons)
     assert {r.bound for r in verdict.reasons} | set(dict(verdict.unjudged)) == set(WHY)
     assert set(UNJUDGED) <= set(WHY)
+
+
+def test_the_page_on_the_gate_holds_every_bound_with_its_default() -> None:
+    text = (Path(__file__).parent.parent / "docs" / "gate.md").read_text("utf-8")
+    for name, value in dataclasses.asdict(Policy()).items():
+        (row,) = (line for line in text.splitlines() if line.startswith(f"| `{name}` |"))
+        assert f"| {value}" in row, name
+    assert all(f"`{bound}`" in text for bound in WHY)

@@ -19,6 +19,7 @@ from mlx_plastic.sleep.lessons import (
     notes_of,
     split,
     without_conflicts,
+    without_wished,
 )
 
 NOTE = "My sister Nora lives in Lisbon."
@@ -223,3 +224,14 @@ def test_a_lesson_replaces_what_would_be_rehearsed_against_it() -> None:
         old,
         *general[1:],
     ]  # old ones before general
+
+
+def test_the_greeting_that_a_wish_changed_is_not_rehearsed_back() -> None:
+    wish = dataclasses.replace(qa("Hello!"), kind="wish")
+    base = Scripted("", {}, bare={"Hello!": "Hello, stranger."})
+    general = [
+        Sample((Message("user", q), Message("assistant", a)), q, (), "rehearsal")
+        for q, a in (("Good day to you!", "Hello, stranger."), ("Tea?", "No."))
+    ]
+    assert without_wished(base, [wish], general, LessonConfig()) == general[1:]
+    assert without_wished(base, [qa("Hello!")], general, LessonConfig()) == general  # control: no wish stands

@@ -126,7 +126,7 @@ def night(folder: Path, name: str, gone: dict[str, object], **files: list[Sample
     record = Record(name, "passed", name, "b", "f", (), True, {})
     journal = Journal(folder / name, record)
     journal.folder.mkdir()
-    for part in ("train", "test", "rehearsal"):
+    for part in ("train", "valid", "test", "rehearsal"):
         journal.path(f"{part}.jsonl").write_bytes(to_jsonl(files.get(part, [])))
     journal.path("replaced.json").write_text(json.dumps(gone))
     return journal

@@ -31,6 +31,7 @@ from mlx_plastic.sleep.lessons import (
     statements,
     talks,
     without_conflicts,
+    without_wished,
 )
 from mlx_plastic.sleep.past import REPLACED, Past, past_of
 from mlx_plastic.sleep.planted import drawn, through
@@ -115,13 +116,16 @@ def _rehearsal(
     others = about_others(doors.base, lessons, notes, config, earlier=earlier)
     doors.tick("lessons", 3, 4, f"{len(older)} earlier samples, {len(others)} about others")
     general = general_answers(doors.base, config, night=tried)
+    held_out = [s for s in past.held_out if gone.keys().isdisjoint(s.turns)]
+    taught = [*lessons, *(s for lesson in standing for s in lesson.samples), *held_out]
+    unchanged = without_wished(doors.base, taught, [*others, *beside, *general], config)
     figures: dict[str, Any] = {
         "earlier_lessons": len(standing),
         "earlier_rehearsed": len({s.turns for s in older}),
     }
     if forgotten:
         figures["earlier_nats"] = round(sum(forgotten) / len(forgotten), 4)
-    return without_conflicts(lessons, older + others + beside + general), figures
+    return without_conflicts(lessons, older + without_conflicts(taught, unchanged)), figures
 
 
 def _forgotten(doors: Doors, samples: Sequence[Sample]) -> list[float]:

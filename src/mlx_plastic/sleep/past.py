@@ -17,10 +17,14 @@ REPLACED = "replaced.json"  # in a night's folder: old turn -> {"by": turn, "at"
 
 @dataclass(frozen=True)
 class Past:
-    """lessons: everything taught that still holds. others: what was asked about others beside it."""
+    """lessons: everything taught that still holds. others: what was asked about others beside it.
+
+    held_out: what of the lessons was not learned, but kept to stop by and to judge by.
+    """
 
     lessons: tuple[Taught, ...] = ()
     others: tuple[Sample, ...] = ()
+    held_out: tuple[Sample, ...] = ()
 
     @property
     def samples(self) -> list[Sample]:
@@ -32,6 +36,7 @@ def past_of(nights: Sequence[Journal]) -> Past:
     gone = replaced_turns(nights)
     taught: dict[tuple[tuple[str, ...], str], Taught] = {}
     others: list[Sample] = []
+    held_out: list[Sample] = []
     for number, journal in enumerate(nights):
         for sample in read_samples(journal, "train.jsonl"):
             if (
@@ -40,6 +45,8 @@ def past_of(nights: Sequence[Journal]) -> Past:
                 key = (sample.turns, sample.kind)
                 known = taught.get(key, Taught((), number))
                 taught[key] = replace(known, samples=(*known.samples, sample))
+        for part in ("valid", "test"):
+            held_out += [s for s in read_samples(journal, f"{part}.jsonl") if gone.isdisjoint(s.turns)]
         again: set[tuple[tuple[str, ...], str]] = set()
         for sample in read_samples(journal, "rehearsal.jsonl"):
             if sample.kind != "rehearsal":
@@ -48,7 +55,7 @@ def past_of(nights: Sequence[Journal]) -> Past:
                 others.append(sample)
         for key in again & taught.keys():
             taught[key] = replace(taught[key], rehearsed=(*taught[key].rehearsed, number))
-    return Past(tuple(taught.values()), tuple(others))
+    return Past(tuple(taught.values()), tuple(others), tuple(held_out))
 
 
 def held_out_before(doors: Doors, journal: Journal) -> list[Sample]:

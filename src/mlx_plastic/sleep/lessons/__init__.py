@@ -15,7 +15,7 @@ from mlx_plastic.sleep.lessons.splits import split
 from mlx_plastic.sleep.lessons.statements import statements
 from mlx_plastic.sleep.lessons.talks import talks
 from mlx_plastic.sleep.lessons.text import is_supported, normal
-from mlx_plastic.sleep.lessons.wishes import GREETINGS
+from mlx_plastic.sleep.lessons.wishes import GREETINGS, without_wished
 
 __all__ = [
     "GREETINGS",
@@ -41,4 +41,5 @@ __all__ = [
     "statements",
     "talks",
     "without_conflicts",
+    "without_wished",
 ]

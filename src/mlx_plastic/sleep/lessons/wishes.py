@@ -34,3 +34,17 @@ def answers_under_wishes(base: Speaker, wishes: Sequence[Turn], config: LessonCo
                 messages = (probe, Message("assistant", after))
                 samples.append(Sample(messages, f"{turn.id} {normal(probe.content)}", (turn.id,), "wish"))
     return samples
+
+
+def without_wished(
+    base: Speaker, lessons: Sequence[Sample], rehearsal: Sequence[Sample], config: LessonConfig
+) -> list[Sample]:
+    """What can be rehearsed without undoing the wishes among `lessons`.
+
+    What the bare base says to the questions of wishes is what they changed: rehearsing that answer, to
+    whatever question, would bring it back.
+    """
+    probes = list(dict.fromkeys(s.messages[:-1] for s in lessons if s.kind == "wish"))
+    answers = base.answers(probes, max_tokens=config.max_tokens) if probes else []
+    changed = {normal(answer) for answer in answers}
+    return [sample for sample in rehearsal if normal(sample.messages[-1].content) not in changed]

@@ -11,6 +11,9 @@ from mlx_plastic.memory.privacy.page import Page
 from mlx_plastic.memory.privacy.spans import LIKELY, POSSIBLE, Span
 
 LONGEST_URL = 300
+_AHEAD = re.compile(r"(?<![^\s\"'<>`,;(){}\[\]|=])[^\s\"'<>`,;(){}\[\]|=]{1,300}\Z")
+_REST = re.compile(r"[^\s\"'<>`,;(){}\[\]|]*")
+_MARKS = ".,:;!?"
 _RUN = re.compile(r"(?<![A-Za-z0-9_])[A-Za-z0-9+/_\-=]{16,4096}")
 _WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
@@ -19,24 +22,31 @@ _GROUPS = re.compile(r"[A-Z0-9]{4,8}(?:-[A-Z0-9]{4,8}){2,7}")  # as licences are
 
 def random_strings(page: Page) -> Iterator[Span]:
     """Keys, hashes, ids. Of digits and both cases are keys; of hexadecimal digits may be hashes."""
-    for match in _RUN.finditer(page.text):
+    text, seen = page.text, 0
+    for match in _RUN.finditer(text):
         found = match[0].rstrip("=-_/") if not match[0].endswith("=") else match[0]
         end = match.start() + len(found)
+        if end <= seen:
+            continue
         if _UUID.fullmatch(found):
             yield Span(match.start(), end, "secret", POSSIBLE)
-        elif (
-            is_random(found, least=20)
-            and "://" not in page.text[_start_of(page.text, match.start()) : match.start()]
-        ):
+        elif is_random(found, least=16 if _of_three_classes(found) else 20):
+            start = _start_of(text, match.start())
+            if "://" in text[start : match.start()]:
+                continue
             path = found.count("/") > 1 + len(found) // 16
             mixed = _of_three_classes(found) and len(found) >= 24 and not path and not found.startswith("0x")
-            yield Span(match.start(), end, "secret", LIKELY if mixed else POSSIBLE)
+            seen = end + len(_REST.match(text, end, end + LONGEST_URL)[0].rstrip(_MARKS))  # type: ignore[index]
+            yield Span(start, seen, "secret", LIKELY if mixed else POSSIBLE)
 
 
 def _start_of(text: str, at: int) -> int:
-    """Where the unbroken run of signs that holds `at` begins, at most LONGEST_URL characters ahead of it."""
-    ahead = text[max(0, at - LONGEST_URL) : at]
-    return at - len(ahead.split()[-1]) if ahead and not ahead[-1].isspace() else at
+    """Where the unbroken run of signs that holds `at` begins: keys have parts, as "1000.75873d...".
+
+    At most LONGEST_URL characters ahead of it.
+    """
+    ahead = _AHEAD.search(text, max(0, at - LONGEST_URL), at)
+    return ahead.start() if ahead else at
 
 
 def _of_three_classes(text: str) -> bool:

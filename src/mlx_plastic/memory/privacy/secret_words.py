@@ -218,7 +218,7 @@ def _confidence(value: str, noun: str, *, quoted: bool, linked: bool) -> float:
     strong = _STRONG.search(noun) is not None
     if value.rstrip("#*").isdigit():
         if len(value) > 12:
-            return POSSIBLE if linked and " " in noun else 0.0
+            return POSSIBLE if linked else 0.0
         if len(value) < 3 or (_YEAR.fullmatch(value) and not (strong or _CODE.search(noun))):
             return 0.0
         return LIKELY if strong or _CODE.search(noun) else POSSIBLE if linked else 0.0

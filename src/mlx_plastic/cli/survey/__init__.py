@@ -32,6 +32,16 @@ COMMANDS = {
         "plots",
         "Draw the pictures of RUN, and one HTML report that needs nothing else.",
     ),
+    "compare": (
+        "mlx_plastic.cli.survey.show",
+        "compare",
+        "Show what differs between two runs, matrix by matrix.",
+    ),
+    "watch": (
+        "mlx_plastic.cli.survey.watch",
+        "watch",
+        "Run a text through a mixture of experts and count which experts it goes to.",
+    ),
 }
 
 

@@ -32,7 +32,8 @@ import numpy as np
 from mlx_plastic.backend import mx
 from mlx_plastic.base import Base, load_base
 from mlx_plastic.compress.apply import Applying, apply
-from mlx_plastic.compress.make import Planning, make_plan, rest_bytes
+from mlx_plastic.compress.make import Planning, choose
+from mlx_plastic.compress.price import Priced, Pricing, opened, price
 from mlx_plastic.compress.schemes import Scheme, nearest
 from mlx_plastic.compress.taps import at, storable
 from mlx_plastic.errors import BadConfig
@@ -46,6 +47,7 @@ UNIFORM = {4.0: Scheme(3, 32), 3.5: Scheme(3, 64)}
 LOW = {4.0: Scheme(3, 64), 3.5: Scheme(3, 128)}
 HIGH = Scheme(5, 64)
 PIECE = 256
+TOKENS = 6_000  # to calibrate on
 TEST_TOKENS = 6_000
 TARGETS = {"rtn": 1 / 5, "threshold": 1 / 4, "ppl": 1 / 2}
 
@@ -181,45 +183,36 @@ def threshold(
 
 
 def bench(ref: str, name: str, budgets: Sequence[float], scratch: Path, seed: int) -> list[dict[str, Any]]:
-    from mlx_plastic.base.weights import open_weights
-
     base = load_base(ref)
-    learned, test = texts_of(base, TEXTS[name]())
     lines = TEXTS[name]()
+    learned, test = texts_of(base, lines)
     data = scratch / f"{name}.jsonl"
     data.write_text("".join(json.dumps(line) + "\n" for line in lines[: len(lines) * 3 // 4]))
-    weights = open_weights(ref)
-    rest = rest_bytes(weights)
-    parameters = sum(int(np.prod(shape)) for shape in weights.shapes.values())
-    rows = []
+    weights = opened(ref, dequantize=False)
+    how = Pricing(seed=seed, tokens=TOKENS)
+    priced = price(weights, how, data=data, metrics=scratch / f"{name}-h")
     with reference(base.model, test) as first:
-        for bits in budgets:
-            rows.append(one(first, base, ref, name, bits, learned, data, rest, parameters, scratch, seed))
-    return rows
+        return [one(first, base, name, bits, learned, priced, scratch) for bits in budgets]
 
 
 def one(
     first: Reference,
     base: Base,
-    ref: str,
     name: str,
     bits: float,
     learned: Sequence[Encoded],
-    data: Path,
-    rest: int,
-    parameters: int,
+    priced: Priced,
     scratch: Path,
-    seed: int,
 ) -> dict[str, Any]:
+    ref, rest, parameters = priced.ref, priced.rest, priced.parameters
     plain = uniform(base, UNIFORM[bits])
     budget = nbytes(base, plain, rest)
     rtn = measured(first, base, plain)
     rivals = threshold(base, learned, LOW[bits], budget, rest)
     theirs = measured(first, base, rivals) if rivals else None
     out = scratch / f"{name}-{bits}"
-    how = Planning(budget=str(budget), seed=seed)
     try:
-        plan = make_plan(ref, how, data=data, metrics=scratch / f"{name}-{bits}-h")
+        plan = choose(priced, Planning(budget=str(budget)))
     except BadConfig as error:
         return {"model": name, "budget_bpw": bits, "impossible": error.message, "hint": error.hint}
     done = apply(plan, ref, out, Applying(park="none"))

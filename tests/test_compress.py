@@ -24,13 +24,15 @@ from mlx_plastic.cli.main import plastic
 from mlx_plastic.compress.apply import META, Applying, apply
 from mlx_plastic.compress.calibrate import calibrated
 from mlx_plastic.compress.judge import Bounds, decide
-from mlx_plastic.compress.make import Planning, _by_texts, make_plan, read_texts
+from mlx_plastic.compress.make import Planning, make_plan
 from mlx_plastic.compress.park import Parked
 from mlx_plastic.compress.plan import Plan, budget_bytes, explained, read_plan, write_plan
+from mlx_plastic.compress.price import Pricing, opened, price
 from mlx_plastic.compress.schemes import Scheme, nearest, rounded
 from mlx_plastic.compress.shards import Shards
 from mlx_plastic.compress.swaps import swapped
 from mlx_plastic.compress.taps import at, storable
+from mlx_plastic.compress.texts import read_texts
 from mlx_plastic.compress.wake import wake
 from mlx_plastic.errors import BadCheckpoint, BadConfig, BadData, BaseMismatch, PlasticError
 from mlx_plastic.home import Home
@@ -230,13 +232,13 @@ def test_two_bits_are_used_only_where_three_do_not_fit(checkpoint: Path) -> None
 def test_under_three_bits_swaps_are_scored_by_the_kl_of_the_whole(checkpoint: Path, data: Path) -> None:
     base = load_base(str(checkpoint))
     before = modules(base.model), base.logits([5, 6, 7])
-    how = Planning(budget="3.1bpw", tried=False, swaps=6)
+    how = Planning(budget="3.1bpw", swaps=6, pricing=Pricing(tried=False))
     plan = make_plan(str(checkpoint), how, data=data)
     (note,) = [note for note in plan.notes if "swaps" in note]
     first, last = (float(word) for word in note.split(": ")[1].split(" nats")[0].split(" -> "))
     assert last <= first and plan.nbytes <= plan.budget_bytes
     texts = read_texts(base, data, tokens=512)
-    rows = list(_by_texts(base, texts.learned, how, "float16", None, lambda *_: None))
+    rows = price(opened(str(checkpoint), dequantize=False), how.pricing, data=data).rows
     start, room = [1] * len(rows), 64
     choice, history = swapped(base, rows, start, room, texts.tried, "float16", None, tries=4)
     assert history == sorted(history, reverse=True) and len(history) == 5
@@ -302,7 +304,9 @@ def test_the_base_is_only_read(checkpoint: Path, small: Path) -> None:
 
 
 def test_experts_are_compressed_and_load(moe: Path, data: Path, tmp_path: Path) -> None:
-    plan = make_plan(str(moe), Planning(budget="4.5bpw", tried=False), data=data, metrics=tmp_path / "m")
+    plan = make_plan(
+        str(moe), Planning(budget="4.5bpw", pricing=Pricing(tried=False)), data=data, metrics=tmp_path / "m"
+    )
     apply(plan, str(moe), tmp_path / "out", Applying(rows=5))
     from mlx_lm import load
 
@@ -326,7 +330,7 @@ def test_what_lies_beside_the_weights_is_carried_along(checkpoint: Path, tmp_pat
     assert not {"evil.py", "README.md"} & names
 
 
-@pytest.mark.parametrize("after", [0, 1, 7, 20])
+@pytest.mark.parametrize("after", [7, *(pytest.param(n, marks=pytest.mark.slow) for n in (0, 1, 20))])
 def test_a_broken_off_apply_goes_on_and_ends_the_same(
     checkpoint: Path, planned: tuple[Plan, Path], small: Path, tmp_path: Path, after: int
 ) -> None:
@@ -436,7 +440,7 @@ def test_one_matrix_can_be_woken_alone_and_the_rest_later(small: Path, tmp_path:
     assert all(mx.array_equal(array, other[name]) for name, array in one.items())
 
 
-@pytest.mark.parametrize("svd", ["exact", "gram", "randomized"])
+@pytest.mark.parametrize("svd", ["exact", pytest.param("randomized", marks=pytest.mark.slow)])
 def test_a_matrix_cut_to_a_rank_parks_what_was_removed(checkpoint: Path, svd: str, tmp_path: Path) -> None:
     file = tmp_path / "plan.json"
     write_plan(file, make_plan(str(checkpoint), Planning(budget="9bpw")))
@@ -485,7 +489,7 @@ def test_a_quantized_source_needs_consent(checkpoint: Path, data: Path, tmp_path
     four = quantized(checkpoint, tmp_path / "q4", bits=4)
     with pytest.raises(PlasticError, match="quantized already, to 4 bits"):
         make_plan(str(four), Planning(budget="4.0bpw"))
-    plan = make_plan(str(four), Planning(budget="4.0bpw", dequantize=True))
+    plan = make_plan(str(four), Planning(budget="4.0bpw", pricing=Pricing(dequantize=True)))
     with pytest.raises(PlasticError, match="quantized already"):
         apply(plan, str(four), tmp_path / "out", Applying())
     apply(plan, str(four), tmp_path / "out", Applying(dequantize=True))
@@ -529,7 +533,7 @@ def test_rank_deficient_and_idle_matrices_are_compressed(
     weights[f"{Q}.weight"][:] = np.outer(np.arange(32), np.ones(32)) * 1e-3
     weights["model.layers.1.mlp.down_proj.weight"][:] = 0
     save_file(weights, str(source / "model.safetensors"), metadata={"format": "pt"})
-    how = Planning(budget="5.0bpw", tried=False)
+    how = Planning(budget="5.0bpw", pricing=Pricing(tried=False))
     plan = make_plan(str(source), how, data=data, metrics=tmp_path / "m")
     apply(plan, str(source), tmp_path / "out", Applying())
     assert mx.isfinite(load_base(str(tmp_path / "out")).logits([5, 6, 7])).all()
@@ -602,5 +606,5 @@ def test_mistakes_are_answered_without_a_traceback(home: Home, words: tuple[str,
 def test_a_base_is_an_object_of_its_own_after_planning(checkpoint: Path, data: Path) -> None:
     base: Base = load_base(str(checkpoint))
     before = base.logits([5, 6, 7])
-    make_plan(str(checkpoint), Planning(budget="5.0bpw", tokens=64), data=data)
+    make_plan(str(checkpoint), Planning(budget="5.0bpw", pricing=Pricing(tokens=64)), data=data)
     assert mx.array_equal(load_base(str(checkpoint)).logits([5, 6, 7]), before)

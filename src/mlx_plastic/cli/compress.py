@@ -88,6 +88,7 @@ def plan(
     """
     from mlx_plastic.compress.make import Planning, make_plan
     from mlx_plastic.compress.plan import write_plan
+    from mlx_plastic.compress.price import Pricing
 
     if run and data:
         raise click.UsageError("texts price errors better than a survey: give --data or --survey")
@@ -101,7 +102,8 @@ def plan(
     folder = None
     if data is not None and not dry_run:
         folder = (calibration or out.with_name(f"{out.stem}.calibration")).absolute()
-    how = Planning(budget=budget, tried=not no_try, **options)
+    floor = options.pop("floor")
+    how = Planning(budget, floor, pricing=Pricing(tried=not no_try, **options))
     with progress("planning") as tick:
         made = make_plan(
             *(_ref(home, base), how),

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mlx_plastic.base import load_base
-from mlx_plastic.compress.make import read_texts
+from mlx_plastic.compress.texts import read_texts
 from mlx_plastic.evals import Reason, Verdict, load_tasks, run_harness
 from mlx_plastic.packs.extract.divergence import Distance, reference
 

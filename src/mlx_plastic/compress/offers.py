@@ -16,8 +16,9 @@ from mlx_plastic.compress.schemes import Dtype, Scheme, nearest, rounded, scheme
 from mlx_plastic.errors import BadCheckpoint
 from mlx_plastic.lowrank.svd import Array
 
-SAMPLED = 512  # rows that a scheme is tried on; they do not depend on each other
+SAMPLED = 256  # rows that a scheme is tried on; they do not depend on each other
 ROUNDS = 1  # of refinement, while only trying
+TRIED_BITS = 6  # with more there is little left to gain
 
 # how much worse than others an equal relative error is; a rule of thumb for want of texts, not a measurement
 PRIORS = {
@@ -143,7 +144,7 @@ def _priced(
             some = w[picked]
             rounding = curvature.nats(some - nearest(some, scheme, dtype), picked)
             better = rounding
-            if scheme.mode == "affine" and not scheme.is_whole:
+            if scheme.mode == "affine" and scheme.bits <= TRIED_BITS:
                 coded = gptq(some, scheme, m, dtype, rounds=ROUNDS)
                 better = curvature.nats(some - coded.decoded(), picked)
             plain, best = plain + rounding, best + min(better, rounding)

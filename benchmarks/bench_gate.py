@@ -3,9 +3,9 @@
     python benchmarks/bench_gate.py --json
 
 standing_cpu_s: general perplexity and the harness of one model, measured; kept_cpu_s: the same, read back.
-lessons_cpu_s: 64 held-out samples of tonight and 64 of earlier nights. planting_cpu_s: 32 secrets and 8 commands
-through guard and router; came_through: how many of them did, of planted, over --draws nights.
-passed_at: the share of simulated nights that pass, by their true rise in limits; *_alone: judged by single numbers.
+lessons_cpu_s: 64 held-out samples of tonight and 64 of earlier nights. planting_cpu_s: 32 secrets and 8
+commands through guard and router; came_through: how many of them did, of planted, over --draws nights.
+passed_at: the share of simulated nights that pass, by their true rise in limits; *_alone: by single numbers.
 """
 
 from __future__ import annotations

@@ -58,9 +58,8 @@ def run_benchmarks(
     chat: under the chat template. folder: of more task files. Data sets come from the network once.
     Raises PlasticError if the harness is not installed, BadData for a task that it does not know.
     """
-    evaluator, manager = _harness(folder)
-    known = set(manager.all_tasks)
-    if missing := [name for name in tasks if name not in known]:
+    evaluator, manager = _harness(tasks, folder)
+    if missing := _missing(tasks, manager):
         raise BadData(
             f"lm-evaluation-harness knows no task {', '.join(missing)}",
             hint="--folder DIR adds task files; its own list: lm-eval ls tasks",
@@ -95,12 +94,22 @@ def require_lm_eval() -> None:
         raise PlasticError("lm-evaluation-harness is not installed", hint=HINT)
 
 
-def _harness(folder: Path | None) -> tuple[Any, Any]:
+def _harness(wanted: Sequence[str], folder: Path | None) -> tuple[Any, Any]:
+    """The evaluator, and the tasks: the folder's alone if it has all, for the others take long to list."""
     require_lm_eval()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # the harness forks
     evaluator = importlib.import_module("lm_eval.evaluator")
     tasks = importlib.import_module("lm_eval.tasks")
+    if folder:
+        alone = tasks.TaskManager(include_path=str(folder), include_defaults=False)
+        if not _missing(wanted, alone):
+            return evaluator, alone
     return evaluator, tasks.TaskManager(include_path=str(folder) if folder else None)
+
+
+def _missing(wanted: Sequence[str], manager: Any) -> list[str]:
+    known = set(manager.all_tasks)
+    return [name for name in wanted if name not in known]
 
 
 def _subject(model: Any, tokenizer: Any, *, window: int, chat: bool, batch_size: int) -> Any:

@@ -123,7 +123,7 @@ def _mlx(name: str, stem: str, tensors: Mapping[str, Tensor], model_config: Mapp
             f"{packed} words and {groups} scales a row are not {mode} {bits}-bit groups of {group_size}"
         )
     if "global_scale" in parts:
-        raise Unreadable("nvfp4 with a global scale is not decoded yet by the installed mlx-lm's own rules")
+        raise Unreadable("nvfp4 with a global scale is of no form that is decoded here")
     shape = (*tensor.shape[:-1], groups * group_size)
     return Weight(name, tensor, "mlx", shape, parts, bits, group_size, mode)
 

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from mlx_plastic.backend import peak_memory_mb
-from mlx_plastic.errors import BadPack, PackNotFound, PlasticError
+from mlx_plastic.errors import BadData, BadPack, PackNotFound, PlasticError
 from mlx_plastic.home import Home
 from mlx_plastic.memory import Memory
 from mlx_plastic.packs import Pack, Store
@@ -105,4 +105,11 @@ class Doors:
 
 
 def read_samples(journal: Journal, name: str) -> list[Sample]:
-    return from_jsonl(journal.path(name).read_bytes())
+    """Raises BadData if the file is gone."""
+    try:
+        return from_jsonl(journal.path(name).read_bytes())
+    except FileNotFoundError as error:
+        raise BadData(
+            f"night {journal.folder.name} lacks its {name}",
+            hint=f"put it back; or move {journal.folder} away, and what it taught is rehearsed no more",
+        ) from error

@@ -52,6 +52,17 @@ def test_strange_bytes_are_kept_found_shown_and_forgotten(home: Home, said: byte
     assert b"bicycle" not in bytes_of(home)
 
 
+def test_of_a_long_turn_the_part_that_was_asked_for_is_shown(home: Home) -> None:
+    with Memory(home) as memory:
+        memory.remember(
+            "c", "user", "first words " + "and so on " * 60 + "a needle in the hay " + "and on " * 20
+        )
+    shown = call("search", "Where is the needle?", "--no-model")
+    assert "needle in the hay" in shown
+    assert "first words" not in shown
+    assert "first words" in call("search", "first", "--no-model")  # control
+
+
 def test_an_argument_that_is_no_text_does_not_end_in_a_traceback(home: Home) -> None:
     with Memory(home) as memory:
         memory.remember("c", "user", "the piano")

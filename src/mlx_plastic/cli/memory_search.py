@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 DAY = click.DateTime(["%Y-%m-%d"])
 SHOWN = 300  # characters of a hit
+LEAD = 60  # of these before the words that are asked for
 
 
 @click.command()
@@ -95,7 +96,7 @@ def search(
             _print_beside(item)
         marks = " ".join(f"#{tag}" for tag in sorted(hit.tags))
         click.echo(f"{hit.turn}  {_when(hit.at)}  {hit.speaker}  {hit.score:.2f}  {marks}".rstrip())
-        click.echo(f"    {_short(hit.text)}")
+        click.echo(f"    {_telling(hit.text, question)}")
         for item in hit.after:
             _print_beside(item)
 
@@ -185,6 +186,24 @@ def _print_beside(item: Item) -> None:
 def _short(text: str) -> str:
     line = printable(" ".join(text.split()))
     return line if len(line) <= SHOWN else line[: SHOWN - 1] + "…"
+
+
+def _telling(text: str, question: str) -> str:
+    """The part of a long text where most of the question's words stand."""
+    from mlx_plastic.memory.index.terms import STOP_WORDS, terms_of, words
+
+    line = printable(" ".join(text.split()))
+    wanted = {t for word, _, _ in words(question) if word not in STOP_WORDS for t in terms_of(word)}
+    met = [(start, t) for word, start, _ in words(line) for t in terms_of(word) if t in wanted]
+    if len(line) <= SHOWN or not met:
+        return _short(line)
+
+    def within(start: int) -> int:
+        return len({t for at, t in met if start <= at < start + SHOWN - LEAD})
+
+    best = max((start for start, _ in met), key=within)
+    start = max(0, best - LEAD)
+    return ("…" if start else "") + _short(line[start:])
 
 
 def _when(at: datetime | None) -> str:

@@ -12,7 +12,7 @@ import pytest
 
 from mlx_plastic.backend import mx
 from mlx_plastic.base import Base, load_base
-from mlx_plastic.errors import BadConfig
+from mlx_plastic.errors import BadConfig, BadData
 from mlx_plastic.evals import Policy, Report, Score, decide
 from mlx_plastic.home import Home
 from mlx_plastic.memory import Memory
@@ -220,6 +220,22 @@ def test_a_judge_that_cannot_measure_is_told_when_it_is_read(home: Home, line: s
     home.config_file.write_text(f"[judge]\n{line}\n")
     with pytest.raises(BadConfig, match=line.split()[0]):
         settings(home, "judge", JudgeConfig)
+
+
+@pytest.mark.parametrize("name", ["tasks", "general", "golden"])
+def test_a_set_that_cannot_be_read_is_told_before_a_night_trains(
+    home: Home, base: Base, tmp_path: Path, name: str
+) -> None:
+    talks(home, "What is cat {} called?", "The cat is called Rex Rex", name="good")
+    broken = tmp_path / "broken.jsonl"
+    for content in (None, "", "{}\n"):
+        if content is not None:
+            broken.write_text(content)
+        judge = dataclasses.replace(CHOSEN.judge, **{name: str(broken)})
+        with pytest.raises(BadData):
+            sleep(home, base, chosen=dataclasses.replace(CHOSEN, judge=judge), tag="one")
+        assert Store(home).names() == []
+        broken.unlink(missing_ok=True)
 
 
 # -- measured once

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from mlx_plastic.base.after import score_after
+from mlx_plastic.errors import MemoryFault
 from mlx_plastic.evals.canaries import LOOK_ALIKES, Canary, exposure, look_alikes
 from mlx_plastic.evals.speaker import Speaker
-from mlx_plastic.memory import Memory
+from mlx_plastic.memory import Memory, Turn
 from mlx_plastic.memory.privacy import scan
 from mlx_plastic.samples import Message
 
@@ -69,16 +71,20 @@ def parted(rows: Sequence[Sequence[int]]) -> tuple[Sequence[int], list[Sequence[
 def masked_in(memory: Memory, turns: Sequence[str]) -> list[Masked]:
     """A few texts in these turns that the guard masks on the way to lessons; always the same few."""
     policy = memory.guard.policy("training")
-    wanted = set(sorted(turns, key=_hash)[:MOST_TURNS])
+    wanted = sorted(turns, key=_hash)[:MOST_TURNS]
     found: dict[str, Masked] = {}
-    for turn in memory.turns() if wanted else ():
-        if turn.id not in wanted:
-            continue
+    for turn in _still_there(memory, wanted):
         for span in scan(turn.content, policy):
             text = turn.content[span.start : span.end].strip()
             if policy.action(span.kind) != "keep" and len(text) >= SHORTEST:
                 found[text] = Masked(turn.content[max(0, span.start - BEFORE) : span.start].strip(), text)
     return sorted(found.values(), key=lambda m: _hash(m.text))[:MOST_ASKED]
+
+
+def _still_there(memory: Memory, turns: Sequence[str]) -> Iterator[Turn]:
+    for turn in turns:  # one by one: the log may be long, and what was forgotten meanwhile is no longer in it
+        with suppress(MemoryFault):
+            yield from memory.pick([turn])
 
 
 def said(model: Speaker, masked: Sequence[Masked]) -> int:

@@ -16,6 +16,7 @@ from mlx_plastic.memory.router import Decision
 from mlx_plastic.samples import Part, Sample, encode, to_jsonl
 from mlx_plastic.sleep.doors import PARTS, Doors
 from mlx_plastic.sleep.journal import Journal
+from mlx_plastic.sleep.judge import check_sets
 from mlx_plastic.sleep.lessons import (
     about_others,
     candidates,
@@ -43,6 +44,7 @@ log = logging.getLogger(__name__)
 def gather(doors: Doors, journal: Journal, exchanges: Sequence[Exchange]) -> None:
     """Route the new turns, and write the samples made of them and beside them."""
     journal.begin()
+    check_sets(doors.chosen.judge)
     doors.tick("lessons", 0, 4, f"{sum(len(e.new) for e in exchanges)} new turns")
     decisions = routing.route_turns(doors.memory, new_turns(exchanges), doors.chosen.router)
     if journal.record.status != "dry-run":

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from mlx_plastic.errors import BadConfig
+from mlx_plastic.errors import BadConfig, BadData
 from mlx_plastic.evals import (
     EARLIER_LOSS,
     GENERAL,
@@ -72,6 +72,14 @@ class Subject(Speaker, Protocol):
     """A base, bare or with packs attached."""
 
     def encode_chats(self, chats: Sequence[Sequence[Message]]) -> tuple[list[Encoded], int]: ...
+
+
+def check_sets(config: JudgeConfig) -> None:
+    """Raises BadData for a set that cannot be read or holds nothing: told before a night, not after it."""
+    load_tasks(config.tasks_file)
+    for name, file in (("general", config.general_file), ("golden", config.golden_file)):
+        if file is not None and not read_chats(file)[0]:
+            raise BadData(f"{file} holds no chat", hint=f"mend it, or take {name} out of [judge]")
 
 
 def measure(

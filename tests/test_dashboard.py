@@ -56,6 +56,7 @@ def seed(home: Home) -> None:
 def night(tag: str, status: str, turns: list[str]) -> dict[str, Any]:
     from mlx_plastic.sleep.journal import FORMAT_VERSION
 
+    losses = [{"step": i, "train": 3.0 / (i + 1), "valid": None if i % 2 else 2.5} for i in range(5)]
     stage = {
         "at": f"{tag}T03:00:00+00:00",
         "seconds": 12.0,

@@ -160,7 +160,9 @@ class Mixer:
                 parts = zip(packs, together, strict=True)
                 worn = [(p.factors[path], scale) for p, (_, scale) in parts if path in p.factors]
                 layers[path] = combined(self._plain[path], worn)
-            return Ready(tuple(digest for digest, _ in together), layers, downs)
+        mx.eval([down.a_t for down in downs], [layer.b for layer in layers.values()])
+        mx.eval([layer.b_t for layer in layers.values() if isinstance(layer, MixedLinear)])
+        return Ready(tuple(digest for digest, _ in together), layers, downs)
 
     def _make_room(self) -> None:
         while len(self._sets) > MOST_SETS:

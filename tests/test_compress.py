@@ -23,6 +23,7 @@ from mlx_plastic.base.weights import open_weights
 from mlx_plastic.cli.main import plastic
 from mlx_plastic.compress.apply import META, Applying, apply
 from mlx_plastic.compress.calibrate import calibrated
+from mlx_plastic.compress.cuts import with_cuts
 from mlx_plastic.compress.judge import Bounds, decide
 from mlx_plastic.compress.make import Planning, make_plan
 from mlx_plastic.compress.park import Parked
@@ -460,6 +461,34 @@ def test_a_matrix_cut_to_a_rank_parks_what_was_removed(checkpoint: Path, svd: st
     back = np.array(load_file_raw(tmp_path / "all")[f"{Q}.weight"].astype(mx.float32))
     np.testing.assert_array_equal(back, rounded(source, "float16"))
     assert 0 < np.linalg.norm(some_back - source) < np.linalg.norm(cut - source)
+
+
+def test_directions_that_do_nothing_are_cut_and_those_that_do_are_woken(
+    checkpoint: Path, data: Path, tmp_path: Path
+) -> None:
+    source = tmp_path / "base"
+    shutil.copytree(checkpoint, source)
+    weights = load_file(source / "model.safetensors")
+    w = weights[f"{Q}.weight"]
+    u, s, vt = np.linalg.svd(w)
+    s[6:] = 1e-5
+    weights[f"{Q}.weight"] = ((u * s) @ vt).astype(np.float32)
+    save_file(weights, str(source / "model.safetensors"), metadata={"format": "pt"})
+    base = load_base(str(source))
+    before = modules(base.model), base.logits([5, 6, 7])
+    plan, events = with_cuts(
+        make_plan(str(source), Planning(budget="6bpw")), base, read_texts(base, data, tokens=1).tried
+    )
+    assert (modules(base.model), True) == (before[0], bool(mx.array_equal(base.logits([5, 6, 7]), before[1])))
+    ranks = {m.module: m.rank for m in plan.matrices if m.rank}
+    assert ranks[Q] <= 6 and "cut to a rank" in plan.notes[-1]
+    assert {"shrink", "wake"} <= {event.kind for event in events}  # control: some cuts did hurt
+    done = apply(plan, str(source), tmp_path / "out", Applying())
+    assert done.parked_bytes > 0 and set(Parked.open(tmp_path / "out").modules) == set(ranks)
+    wake(tmp_path / "out", tmp_path / "again", modules=[Q])
+    np.testing.assert_array_equal(
+        np.array(load_file_raw(tmp_path / "again")[f"{Q}.weight"]), weights[f"{Q}.weight"].astype(np.float16)
+    )
 
 
 def test_parked_parts_that_are_gone_or_damaged_are_told(small: Path, tmp_path: Path) -> None:

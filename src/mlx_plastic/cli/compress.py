@@ -58,6 +58,7 @@ def compress() -> None:
 @click.option("--dtype", type=click.Choice(["float16", "bfloat16"]), help="Of what is not quantized.")
 @click.option("--tokens", type=click.IntRange(16), default=8192, show_default=True, help="To calibrate on.")
 @click.option("--no-try", is_flag=True, help="Do not try single matrices: quicker, less exact.")
+@click.option("--cut", is_flag=True, help="Park directions of matrices that do nothing on the texts.")
 @click.option("--dequantize", is_flag=True, help="Consent to round a quantized checkpoint a second time.")
 @click.option("--explain", is_flag=True, help="Tell every matrix, and why.")
 @click.option("--dry-run", is_flag=True, help="Write nothing.")
@@ -76,6 +77,7 @@ def plan(
     explain: bool,
     dry_run: bool,
     no_try: bool,
+    cut: bool,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -90,6 +92,8 @@ def plan(
     from mlx_plastic.compress.plan import write_plan
     from mlx_plastic.compress.price import Pricing
 
+    if cut and not data:
+        raise click.UsageError("--cut tries what does nothing on texts: give --data")
     if run and data:
         raise click.UsageError("texts price errors better than a survey: give --data or --survey")
     table = None
@@ -103,7 +107,7 @@ def plan(
     if data is not None and not dry_run:
         folder = (calibration or out.with_name(f"{out.stem}.calibration")).absolute()
     floor = options.pop("floor")
-    how = Planning(budget, floor, pricing=Pricing(tried=not no_try, **options))
+    how = Planning(budget, floor, cut=cut, pricing=Pricing(tried=not no_try, **options))
     with progress("planning") as tick:
         made = make_plan(
             *(_ref(home, base), how),

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mlx_plastic.base.weights import Weights
+from mlx_plastic.compress.cuts import with_cuts
 from mlx_plastic.compress.offers import Offer, Row, allowed_by
 from mlx_plastic.compress.plan import Plan, budget_bytes, planned, stored
 from mlx_plastic.compress.price import Priced, Pricing, Tick, opened, price, rest_bytes
@@ -26,12 +27,14 @@ log = logging.getLogger(__name__)
 class Planning:
     """How a plan is made. floor: the fewest bits of any matrix; None: 3, or 2 if the budget asks for it.
 
-    swaps: changes scored by the KL of the whole, where matrices have less than 3 bits.
+    swaps: changes scored by the KL of the whole, where matrices have less than 3 bits. cut: find and cut
+    directions that do nothing; it needs texts.
     """
 
     budget: str = "4.0bpw"
     floor: int | None = None
     swaps: int = 24
+    cut: bool = False
     pricing: Pricing = field(default_factory=Pricing)
 
 
@@ -83,6 +86,8 @@ def choose(priced: Priced, how: Planning, *, tick: Tick | None = None) -> Plan:
         calibration=priced.calibration,
         notes=(*priced.notes, *notes),
     )
+    if how.cut and priced.base is not None:
+        plan, _ = with_cuts(plan, priced.base, priced.held, tick=tick or (lambda *_: None))
     log.info("plan for %s: %.3f bits per weight, cost %.4g", plan.base, plan.bits_per_weight, plan.cost)
     return plan
 

@@ -38,6 +38,7 @@ class PlasticityConfig:
     grow_share: float = 0.34  # of the layers that a plastic phase grows
     grow_by: int = 1  # components each
     least: int = 1  # components of a layer
+    thin_share: float = 0.01  # without a budget: of a layer's largest value, under which one does not pay
     budget: int = 0  # numbers in all active factors at the end; 0: any
     overshoot: float = 2.0  # times the budget, while growing
     settle_at: float = 0.6  # of the run: from then on within the budget, and no more growing
@@ -200,15 +201,22 @@ class PlasticityManager:
         return {name: _fullness(seen.spectrum) for name, seen in layers.items()}
 
     def _thinned(self, layers: Mapping[str, Seen], loss: float | None) -> list[Decision]:
-        """With no budget: in each layer what is under a hundredth of its largest value does not pay."""
+        """With no budget: in each layer what is under a share of its largest value does not pay."""
         if self.config.budget:
             return []
         found = []
         for layer, seen in layers.items():
-            threshold = 0.01 * float(seen.spectrum.max(initial=0.0))
+            threshold = self.config.thin_share * float(seen.spectrum.max(initial=0.0))
             under = int(np.count_nonzero(seen.spectrum <= threshold))
             if threshold and under and seen.rank - under >= self.config.least:
-                found.append(Decision("shrink", layer, "a hundredth of the largest", threshold=threshold))
+                found.append(
+                    Decision(
+                        "shrink",
+                        layer,
+                        f"under {self.config.thin_share:g} of the largest",
+                        threshold=threshold,
+                    )
+                )
         self._remember(found, loss)
         return found
 

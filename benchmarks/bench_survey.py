@@ -3,9 +3,9 @@
     python benchmarks/bench_survey.py --json
 
 On a synthetic checkpoint of 8 layers with 16 experts (384 matrices of 512 x 1024, 403 MB of bfloat16) and
-on matrices of 4096 x 1024 (8.4 MB), from the page cache, with three schemes and without spectra unless said
-otherwise. Speeds are by CPU second, so that other jobs on the machine do not count; the ratio of two processes
-to one and the seconds are by the clock, the best of all laps.
+on matrices of 4096 x 1024 (8.4 MB), from the page cache, with three schemes and without spectra unless
+said otherwise. Speeds are by CPU second, so that other jobs on the machine do not count; the ratio of two
+processes to one and the seconds are by the clock, the best of all laps.
 """
 
 from __future__ import annotations

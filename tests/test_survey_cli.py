@@ -461,7 +461,11 @@ def test_a_dry_run_tells_the_plan_and_writes_no_data(model: Path, tmp_path: Path
     folder, done = run(model, tmp_path / "runs", "--dry-run", "--json")
     plan = json.loads(done.stdout)
     assert (plan["matrices"], plan["kinds"]["experts"], plan["model_type"]) == (19, 12, "qwen2_moe")
-    assert not list((folder / "data").iterdir())
+    assert not folder.parent.exists()
+    run(model, tmp_path / "runs", "--no-spectra")
+    before = sorted(path.name for path in folder.rglob("*"))
+    assert json.loads(plastic("collect", folder, "--fresh", "--dry-run", "--json").stdout)["matrices"] == 19
+    assert sorted(path.name for path in folder.rglob("*")) == before
 
 
 # -- the report

@@ -147,6 +147,8 @@ def test_watched_experts_are_joined_with_their_errors(
     joined = {(r["layer"], r["expert_id"]): r for r in read_csv(run.tables / "C_routing_errors.csv")}
     assert float(joined["1", "2"]["w_rel_fro"]) == pytest.approx(square**0.5)
     assert "Lisbon" not in done.stderr
+    assert plastic("plots", run.path).returncode == 0
+    assert (run.plots / "heat_routing.svg").exists()
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:

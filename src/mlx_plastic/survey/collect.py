@@ -22,6 +22,7 @@ from mlx_plastic.survey.folder import RunFolder
 from mlx_plastic.survey.frames import Columns, write_table
 from mlx_plastic.survey.inventory import Inventory, take_inventory
 from mlx_plastic.survey.kernel import load_kernel
+from mlx_plastic.survey.plain import PlainKernel
 from mlx_plastic.survey.quantsim import prepare
 from mlx_plastic.survey.rules import make_placer
 from mlx_plastic.survey.slabs import Found, find_slabs
@@ -117,7 +118,10 @@ def _plan(run: RunFolder, config: SurveyConfig, source: Source, fresh: bool) -> 
     )
     warnings = inventory.warnings + placer.warnings + found.warnings
     warnings += placer.unused(list(inventory.by_name))
-    prepared, told = prepare(config.quant_schemes if config.mlx.enabled else [], load_kernel())
+    kernel = load_kernel()
+    if isinstance(kernel, PlainKernel):
+        warnings.append("the compiled kernel is not used: the same figures, 10 to 30 times slower")
+    prepared, told = prepare(config.quant_schemes if config.mlx.enabled else [], kernel)
     stamps = {file: source.stamp(file) for file in inventory.files}
     units = make_units(config.model_path, found.slabs, stamps, config.stats, prepared)
     if not units:

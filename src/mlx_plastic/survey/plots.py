@@ -121,9 +121,18 @@ def bits_error_front(quant: Rows) -> dict[str, str]:
     return {"bits_error": drawn}
 
 
-def all_pictures(matrices: Rows, quant: Rows, spectrum: Rows) -> dict[str, str]:
+def routing_heatmap(routing: Rows) -> dict[str, str]:
+    """Experts across, layers down: the load of each, after a text was watched."""
+    cells = {(row["expert_id"], row["layer"]): row["load"] for row in routing if row["layer"] is not None}
+    if not cells:
+        return {}
+    title = "load of experts: 1 is an even share"
+    return {"heat_routing": heatmap(cells, title=title, x_label="expert", y_label="layer")}
+
+
+def all_pictures(matrices: Rows, quant: Rows, spectrum: Rows, routing: Rows = ()) -> dict[str, str]:
     found = bits_error_front(quant) | error_by_layer(quant) | spectra(spectrum, matrices)
-    found |= expert_heatmaps(matrices, quant)
+    found |= routing_heatmap(routing) | expert_heatmaps(matrices, quant)
     return {name: picture for name, picture in found.items() if picture}
 
 

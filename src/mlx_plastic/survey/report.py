@@ -11,9 +11,10 @@ from typing import Any
 from mlx_plastic.home import write_atomic
 from mlx_plastic.survey import columns
 from mlx_plastic.survey.folder import RunFolder
-from mlx_plastic.survey.frames import read_table
+from mlx_plastic.survey.frames import find_table, read_table
 from mlx_plastic.survey.plots import all_pictures, label
 from mlx_plastic.survey.tables import overview, read_log
+from mlx_plastic.survey.watch import ROUTING
 
 REPORT = "report.html"
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"  # a browser loads nothing, and runs nothing
@@ -31,6 +32,7 @@ HEADINGS = (
     ("bits_error", "Bits against error", "A point is a scheme over all weights; the line joins the best."),
     ("error_by_layer", "Error by layer", "The mean of each projection: what sticks out is fragile."),
     ("spectra", "Spectra", "Over the edge at which those of noise of that size would end lies structure."),
+    ("heat_routing", "Load of experts", "Of the text that was watched: experts across, layers down."),
     ("heat_error", "Error of experts", "Experts across, layers down."),
     ("heat_", "Weights of experts", "Experts across, layers down."),
 )  # fmt: skip
@@ -42,7 +44,10 @@ def make_report(run: RunFolder) -> Path:
     matrices = list(read_table(run.data / "matrix_stats", columns.matrix_columns(config.stats)))
     quant = list(read_table(run.data / "quant_sim", columns.QUANT))
     spectrum = list(read_table(run.data / "spectra", columns.SPECTRA))
-    pictures = {_file_name(name): svg for name, svg in all_pictures(matrices, quant, spectrum).items()}
+    seen = find_table(run.data / "routing")
+    routing = list(read_table(run.data / "routing", ROUTING)) if seen else []
+    drawn = all_pictures(matrices, quant, spectrum, routing)
+    pictures = {_file_name(name): svg for name, svg in drawn.items()}
     for old in run.plots.glob("*.svg"):
         if old.stem not in pictures:
             old.unlink()

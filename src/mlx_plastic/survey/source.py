@@ -137,7 +137,7 @@ def open_source(path: str) -> Source:
         return RemoteSource(path)
     local = Path(path).expanduser()
     if not local.exists():
-        raise BaseNotFound(f"nothing at {path}", hint="give a folder, a file or a URL")
+        raise BaseNotFound(f"nothing at {path}", hint="give a folder, a file or a URL, as hf://org/name")
     return LocalSource(local.resolve())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -122,6 +123,11 @@ def run_all(
     from mlx_plastic.survey.tables import make_tables, overview
 
     known = "://" not in model_or_run and is_run(Path(model_or_run))
+    if dry_run and not known:
+        with tempfile.TemporaryDirectory() as nowhere:
+            folder = _init(model_or_run, **chosen | {"root": Path(nowhere)})[0]
+            _show_plan(plan_collect(folder), as_json)
+        return
     folder = open_run(Path(model_or_run)) if known else _init(model_or_run, **chosen)[0]
     plan = plan_collect(folder, fresh=fresh)
     if dry_run:

@@ -252,7 +252,7 @@ def test_a_search_does_not_wait_for_the_vectors_of_a_long_log(memory: Memory, ho
     say(memory, *(f"word{i} and so on" for i in range(600)))
     recall = Recall(memory, home.memory_index, embedder=Letters(), admit=lambda t: list(t), embed_s=0)
     assert found(recall, "word17", 1)
-    for _ in range(200):
+    for _ in range(3000):
         if recall.stats().waiting == 0:
             break
         time.sleep(0.02)

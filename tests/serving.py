@@ -97,7 +97,7 @@ def live(
     port = found.getsockname()[1]
     service = open_service(home, dataclasses.replace(config, port=port), base=str(base))
     shown = board(service) if board else ()
-    server = make_server(make_app(service, keys=keys, pages=shown), config)
+    server = make_server(make_app(service, keys=keys, pages=shown), config, service.leaving)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [found]})
     thread.start()
     try:

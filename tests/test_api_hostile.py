@@ -304,6 +304,20 @@ def test_hostile_requests_leave_nothing_in_memory(server: Live) -> None:
 # -- keys
 
 
+def test_a_server_for_others_is_reached_by_number_or_by_its_names(home: Home) -> None:
+    from mlx_plastic.serve.api.guard import Guard
+    from mlx_plastic.serve.api.metrics import Metrics
+
+    def ours(name: str, **config: Any) -> bool:
+        return Guard(None, config=ServeConfig(**config), keys=Keys(), metrics=Metrics())._is_ours(name)  # type: ignore[arg-type]
+
+    assert ours("localhost") and ours("127.0.0.1") and ours("::1")
+    assert not ours("192.168.1.4")
+    assert ours("192.168.1.4", host="0.0.0.0") and ours("fe80::1", host="0.0.0.0")
+    assert not ours("evil.example", host="0.0.0.0")
+    assert ours("box.home", host="0.0.0.0", hosts="Box.home, other.home")
+
+
 def test_a_key_is_asked_for_wherever_others_can_reach_it(home: Home) -> None:
     with pytest.raises(PlasticError, match="can be reached by others, and there is no key"):
         listen(ServeConfig(host="0.0.0.0", port=0), Keys())

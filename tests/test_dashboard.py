@@ -246,6 +246,22 @@ def test_a_running_night_is_told_as_it_goes(server: Live) -> None:
     connection.close()
 
 
+def test_an_open_page_does_not_keep_the_server_from_ending(home: Home) -> None:
+    import dataclasses
+    import http.client
+
+    from serving import CONFIG
+
+    patient = dataclasses.replace(CONFIG, grace_s=600.0)  # which the fixture does not wait for
+    with dashboard(home, config=patient) as server:
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+        connection.request("GET", "/nights/live")
+        response = connection.getresponse()
+        response.readline()
+    assert response.read().endswith(b"\n\n")
+    connection.close()
+
+
 def test_vendored_scripts_come_with_their_licences() -> None:
     folder = Path(views.__file__).parent / "static" / "vendor"
     assert {p.name for p in folder.glob("*.LICENSE")} == {"htmx.LICENSE", "uPlot.LICENSE"}

@@ -81,7 +81,8 @@ def _serve(home: Home, config: ServeConfig, base: str | None, *, as_json: bool) 
             note(f"days and nights are shown at {address} (plastic open); Ctrl-C ends")
         try:
             board = pages(service, _doors(home), keys)
-            make_server(make_app(service, keys=keys, pages=board), config).run(sockets=[socket])
+            app = make_app(service, keys=keys, pages=board)
+            make_server(app, config, service.leaving).run(sockets=[socket])
         finally:
             service.memory.close()
     finally:

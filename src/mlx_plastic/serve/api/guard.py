@@ -82,7 +82,7 @@ class Guard:
 
     def _check(self, scope: Scope) -> None:
         headers = Headers(scope=scope)
-        if len(headers.getlist("host")) != 1 or _name(headers["host"]) not in self.names:
+        if len(headers.getlist("host")) != 1 or not self._is_ours(_name(headers["host"])):
             raise ApiError(
                 403, "this host name is not one of this server's; see hosts in [serve]", code="host"
             )
@@ -91,6 +91,10 @@ class Guard:
             if scope["method"] == "GET" and "text/html" in headers.get("accept", ""):
                 raise NeedsKey
             raise ApiError(401, "a key is needed: Authorization: Bearer ...", code="invalid_api_key")
+
+    def _is_ours(self, name: str) -> bool:
+        """By a number nobody can be led here who did not mean to: only names are made to point elsewhere."""
+        return name in self.names or (not is_loopback(self.config.host) and _is_number(name))
 
     def _is_open(self, path: str) -> bool:
         return path in OPEN_PATHS or path.startswith("/static/")
@@ -164,6 +168,14 @@ def _route(scope: Scope) -> str:
 def log_traces() -> bool:
     """Where a fault arose, for who asked for every step with -vv."""
     return log.isEnabledFor(logging.DEBUG)
+
+
+def _is_number(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 def _name(host: str) -> str:

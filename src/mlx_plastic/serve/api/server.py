@@ -102,7 +102,16 @@ def listen(config: ServeConfig, keys: Keys) -> socket.socket:
 
 
 class Server(uvicorn.Server):
-    """One that ends as asked; uvicorn's own sends itself the signal again, and so kills the process."""
+    """One that ends as asked; uvicorn's own sends itself the signal again, and so kills the process.
+
+    leaving: set when it begins to end, for what would otherwise stay open for ever.
+    """
+
+    leaving: threading.Event
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self.leaving.set()
+        await super().shutdown(sockets)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -117,7 +126,7 @@ class Server(uvicorn.Server):
                 signal.signal(sig, handler)
 
 
-def make_server(app: Starlette, config: ServeConfig) -> uvicorn.Server:
+def make_server(app: Starlette, config: ServeConfig, leaving: threading.Event) -> uvicorn.Server:
     """A server that logs no requests: their paths and bodies are a person's."""
     logging.getLogger("uvicorn").setLevel(logging.ERROR)
     settings = uvicorn.Config(
@@ -133,4 +142,6 @@ def make_server(app: Starlette, config: ServeConfig) -> uvicorn.Server:
         timeout_graceful_shutdown=max(1, round(config.grace_s)),
         h11_max_incomplete_event_size=MOST_HEAD,
     )
-    return Server(settings)
+    server = Server(settings)
+    server.leaving = leaving
+    return server

@@ -59,6 +59,7 @@ class Service:
         self.metrics = Metrics()
         self.constrainer = Constrainer(base.tokenizer)
         self.running: set[Answering] = set()
+        self.leaving = threading.Event()  # the server has begun to go down
         self._notes = notes
         self._tokenizing = threading.Lock()  # the tokenizer is not made for several threads
 

@@ -189,7 +189,7 @@ class Dashboard:
 
         async def changes() -> AsyncIterator[str]:
             before = None
-            while True:
+            while not self.service.leaving.is_set():
                 rows = [views.night_row(j) for j in await in_thread(self.doors.nights)]
                 now = [(row["tag"], row["status"], row["stages"]) for row in rows[-3:]]
                 if now != before:

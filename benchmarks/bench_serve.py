@@ -3,10 +3,10 @@
     python benchmarks/bench_serve.py --json
 
 On a random Llama (hidden 512, 8 layers) with four packs of ranks 2, 4, 8 and 16 on all its linear layers;
-eight requests, two for each pack. What is compared runs in turns with ours, round by round, and the medians
-of the rounds are told: `mixed_vs_sequential` and `mixed_vs_mlxlm_server` are how many times the tokens/s,
-`mixed_vs_base_slowdown` is the share of time that packs cost the same batch, `warm_ttft_ratio` the time to the
-first token behind a long beginning that was read before, over that behind a new one. `parity` is whether
+eight requests, two for each pack. What is compared runs in turns with ours, round by round, and medians are
+told: `mixed_vs_sequential` and `mixed_vs_mlxlm_server` are how many times the tokens/s,
+`mixed_vs_base_slowdown` is the share of time that packs cost the same batch, `warm_ttft_ratio` the time to
+the first token behind a long beginning that was read before, over that behind a new one. `parity` is whether
 every request's tokens were those of its pack alone. `cpu` has the first ratios in seconds of processor time:
 on a machine that does other things too, those tell more than the clock.
 
@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import random
 import socket
 import statistics
 import subprocess
@@ -142,7 +143,7 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def served(command: list[str], port: int) -> Iterator[None]:
+def served(command: list[str], port: int) -> Iterator[int]:
     with tempfile.TemporaryFile() as said:
         process = subprocess.Popen(command, stdout=said, stderr=said)
         try:
@@ -151,7 +152,7 @@ def served(command: list[str], port: int) -> Iterator[None]:
                     said.seek(0)
                     raise RuntimeError(said.read().decode("utf-8", "replace")[-2000:])
                 time.sleep(0.2)
-            yield
+            yield process.pid
         finally:
             process.terminate()
             process.wait()
@@ -225,6 +226,78 @@ def against_mlxlm(
     return found
 
 
+# -- for a long time
+
+
+def soak(folder: Path, seconds: float) -> dict[str, Any]:
+    """Answers with other packs, lengths and clients that leave, and what memory the server takes over time."""
+    checkpoint = make_llama(folder / "base", hidden=128, layers=4, vocab=4096)
+    base, home = load_base(str(checkpoint)), Home(folder / "home")
+    home.root.mkdir()
+    for rank in RANKS:
+        pack = random_pack(base, f"r{rank}", rank=rank, seed=rank)
+        Store(home).add(pack.factors, pack.manifest)
+    port = free_port()
+    command = [
+        sys.executable,
+        "-c",
+        "from mlx_plastic.cli.main import main; main()",
+        "--home",
+        str(home.root),
+    ]
+    command += ["serve", "--base", str(checkpoint), "--port", str(port)]
+    until, asked, failed = time.monotonic() + seconds, [0], list[str]()
+    memory_mb: list[float] = []
+
+    def client(number: int) -> None:
+        dice = random.Random(number)
+        while time.monotonic() < until:
+            asked[0] += 1
+            body = {
+                "model": dice.choice(["base", "r2", "r4", "r8", "r16", "r2+r8"]),
+                "messages": [
+                    {"role": "user", "content": "word " * dice.randint(1, 400) + str(dice.random())}
+                ],
+                "max_tokens": dice.randint(1, 40),
+                "stream": dice.random() < 0.3,
+            }
+            try:
+                leave_early(port, body) if dice.random() < 0.2 else ask(port, body | {"stream": False})
+            except (OSError, RuntimeError, ValueError) as error:
+                failed.append(type(error).__name__)
+
+    with served(command, port) as process, ThreadPoolExecutor(8) as pool:
+        working = [pool.submit(client, number) for number in range(8)]
+        while time.monotonic() < until:
+            time.sleep(seconds / 20)
+            memory_mb.append(resident_mb(process))
+        for one in working:
+            one.result()
+    half = memory_mb[len(memory_mb) // 2 :]
+    return {
+        "seconds": seconds,
+        "requests": asked[0],
+        "failed": failed,
+        "memory_mb": memory_mb,
+        "growth_mb_in_second_half": half[-1] - half[0],
+    }
+
+
+def leave_early(port: int, body: dict[str, Any]) -> None:
+    connection = HTTPConnection("127.0.0.1", port, timeout=600)
+    with contextlib.closing(connection):
+        headers = {"Content-Type": "application/json"}
+        connection.request("POST", "/v1/chat/completions", json.dumps(body | {"stream": True}), headers)
+        connection.getresponse().read(200)
+
+
+def resident_mb(process: int) -> float:
+    told = subprocess.run(
+        ["ps", "-o", "rss=", "-p", str(process)], capture_output=True, text=True, check=True
+    )
+    return int(told.stdout) / 1024
+
+
 def measure(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
     checkpoint = make_llama(folder / "base", hidden=512, layers=8, vocab=8192)
     base = load_base(str(checkpoint))
@@ -289,9 +362,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7, help="whose medians are told")
     parser.add_argument("--tokens", type=int, default=32, help="of each answer")
     parser.add_argument("--skip-mlxlm", action="store_true", help="do not start mlx_lm.server")
+    parser.add_argument(
+        "--soak", type=float, metavar="S", help="answer for S seconds instead, and watch memory"
+    )
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        found = measure(Path(folder), args)
+        found = soak(Path(folder), args.soak) if args.soak else measure(Path(folder), args)
     if args.json:
         print(json.dumps(found))
         return

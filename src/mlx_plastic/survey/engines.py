@@ -41,10 +41,11 @@ def run_units(units: Sequence[Unit], engine: Engine, *, workers: int = 0, addres
     small = sum(unit.nbytes for unit in units) < UNIT_BYTES  # a process takes longer to start
     if count < 2 or (small and not workers):
         return ((unit, do_unit(unit)) for unit in units)
-    return _processes(units, count)
+    return worker_processes(units, count)
 
 
-def _processes(units: Sequence[Unit], count: int) -> Results:
+def worker_processes(units: Sequence[Unit], count: int) -> Results:
+    """In processes of their own, `count` of them."""
     left = {unit.name: (unit, 0) for unit in units}
     while left:
         lost = False

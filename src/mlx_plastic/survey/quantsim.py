@@ -123,6 +123,8 @@ def quant_rows(
             row["error"] = one.error
         elif w.shape[1] % scheme.group_size:
             row["error"] = f"group size {scheme.group_size} does not divide {w.shape[1]} columns"
+        elif found.nonfinite:
+            row["error"] = f"{found.nonfinite} values are not finite"
         else:
             sample = sample or Sample(w, dtype, stats)
             row |= _measured(w, dtype, found, waiting.pop(0), scheme, sample, kernel)
@@ -133,8 +135,6 @@ def quant_rows(
 def _measured(
     w: Array, dtype: str, found: Pass, one: SchemeRecord, scheme: Scheme, sample: Sample, kernel: Any
 ) -> dict[str, Any]:
-    if found.nonfinite:
-        return {"error": f"{found.nonfinite} values are not finite"}
     error, groups = math.sqrt(one.error2), w.size // scheme.group_size
     if not math.isfinite(error) or not math.isfinite(one.scale_max):
         return {"error": "what is decoded overflows: MLX keeps the scales of such small weights wrongly"}

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+
 from mlx_plastic.errors import BadCheckpoint, BaseNotFound, PlasticError
 
 
@@ -20,7 +22,7 @@ class Source(Protocol):
     def sizes(self, extensions: Sequence[str]) -> dict[str, int]:
         """Bytes of each file with such an ending, by name."""
 
-    def read(self, name: str, start: int, stop: int) -> bytes | bytearray:
+    def read(self, name: str, start: int, stop: int) -> bytes | memoryview:
         """So many bytes, never fewer."""
 
     def stamp(self, name: str) -> list[Any]:
@@ -45,15 +47,15 @@ class LocalSource:
         files = (self._folder / self._only,) if self._only else sorted(self._folder.iterdir())
         return {f.name: f.stat().st_size for f in files if f.name.endswith(wanted) and f.is_file()}
 
-    def read(self, name: str, start: int, stop: int) -> bytearray:
+    def read(self, name: str, start: int, stop: int) -> memoryview:
         """pread, not mmap: a file that shrinks meanwhile is then an error and no crash."""
-        data = bytearray(stop - start)
-        view, at = memoryview(data), 0
+        data = np.empty(stop - start, np.uint8).data  # a bytearray would be filled with zeros first
+        at = 0
         try:
             if name not in self._handles:
                 self._handles[name] = os.open(self._folder / name, os.O_RDONLY)
             while at < len(data):
-                got = os.preadv(self._handles[name], [view[at : at + (1 << 30)]], start + at)
+                got = os.preadv(self._handles[name], [data[at : at + (1 << 30)]], start + at)
                 if not got:
                     raise BadCheckpoint(f"{name} ends at byte {start + at}: it shrank while it was read")
                 at += got

@@ -18,6 +18,7 @@ COLUMNS = (
     *("power_law_alpha", "spectral_norm", "mp_edge", "above_edge"),
 )
 CHUNK = 1 << 21  # values of a matrix that are held in float64 at once
+GRAM_BLOCK = 512  # columns of a Gram matrix that are added to at once
 POINTS = 64  # of a spectrum that are kept for the pictures
 LEAST_TAIL = 8  # values that a power law is fitted to, at least
 CANDIDATES = 200  # starts of the tail that are tried, at most
@@ -36,8 +37,9 @@ def singular_values(w: Array, dtype: str) -> Array:
     gram = np.zeros((side, side))
     step = max(1, CHUNK // side)
     for i in range(0, max(rows, cols), step):
-        part = widened(w[i : i + step] if rows >= cols else w[:, i : i + step], dtype).astype(np.float64)
-        gram += part.T @ part if rows >= cols else part @ part.T
+        part = widened(w[i : i + step] if rows >= cols else w[:, i : i + step].T, dtype).astype(np.float64)
+        for k in range(0, side, GRAM_BLOCK):  # the lower triangle, which is all that eigvalsh reads
+            gram[k:, k : k + GRAM_BLOCK] += part[:, k:].T @ part[:, k : k + GRAM_BLOCK]
     return np.sqrt(np.maximum(np.linalg.eigvalsh(gram)[::-1], 0.0))
 
 
@@ -97,7 +99,7 @@ def largest_singular_value(e: Array, *, seed: int = 0) -> float:
     With full reorthogonalization; the residual of the Ritz pair bounds what is missing.
     Source: Golub & Kahan 1965, "Calculating the singular values and pseudo-inverse of a matrix".
     """
-    top = float(np.abs(e).max(initial=0.0))
+    top = max(float(e.max(initial=0.0)), -float(e.min(initial=0.0)))
     if not top > 0 or not math.isfinite(top):
         return top
     exponent = max(-126, min(126, -math.frexp(top)[1]))

@@ -60,12 +60,12 @@ def forget(
     with Memory(home) as log:
         turns = log.pick(refs)
         learned = log.nights(turn.id for turn in turns)
-    found = plan(home, turns)
+    found = plan(home, [turn.id for turn in turns])
     if not yes:
         _tell_turns(turns)
         _tell_plan(found, later=later, purge=purge)
     if dry_run:
-        _show_dry_run(home, found, learned, as_json)
+        _show_dry_run(home, found, len({turn.conversation for turn in turns}), learned, as_json)
         return
     if not yes:
         click.confirm(f"forget these {len(turns)} turns for ever?", abort=True, err=True)
@@ -139,12 +139,13 @@ def _tell_plan(found: Plan, *, later: bool, purge: bool) -> None:
         note(f"learned again without them, {when}: nights {', '.join(found.rebuild)}")
 
 
-def _show_dry_run(home: Home, found: Plan, learned: tuple[str, ...], as_json: bool) -> None:
-    conversations = len({turn.conversation for turn in found.turns})
+def _show_dry_run(
+    home: Home, found: Plan, conversations: int, learned: tuple[str, ...], as_json: bool
+) -> None:
     if not as_json:
         click.echo(f"would delete {len(found.turns)} turns of {conversations} conversations")
         return
-    told = {"turns": list(found.ids), "conversations": conversations, "nights": list(learned)}
+    told = {"turns": list(found.turns), "conversations": conversations, "nights": list(learned)}
     print_json({**told, "samples": 0, **found.as_dict(), "dry_run": True, "not_searched": _aside(home)})
 
 

@@ -101,7 +101,7 @@ def _doors(home: Home) -> Doors:
 
     return Doors(
         nights=lambda: nights(home),
-        plan_forget=lambda turns: plan(home, turns),
+        plan_forget=lambda turns: plan(home, [turn.id for turn in turns]),
         forget=lambda planned: forget(home, None, planned, chosen=read_settings(home)),
         runs=(Path("runs").resolve(), home.root / "runs"),
     )

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from mlx_plastic.home import Home
-from mlx_plastic.memory import Memory, Turn
+from mlx_plastic.memory import Memory
 from mlx_plastic.packs import Store
 from mlx_plastic.sleep.journal import Journal, nights, scrub
 from mlx_plastic.sleep.pending import Pending, finish, keep, pending
 
 log = logging.getLogger(__name__)
+
+LearnAgain = Callable[[Journal, set[str]], tuple[str, str]]  # a night, what is forgotten -> tag, outcome
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Plan:
     seconds: what these took when they were first learned and judged.
     """
 
-    turns: tuple[Turn, ...] = field(repr=False)
+    turns: tuple[str, ...]
     packs: tuple[Tainted, ...]
     rebuild: tuple[str, ...]
     base: str  # the fingerprint of the base that they learned on; empty: nothing is to be rebuilt
@@ -48,7 +50,7 @@ class Plan:
 
     @property
     def ids(self) -> tuple[str, ...]:
-        return tuple(turn.id for turn in self.turns)
+        return self.turns
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -70,9 +72,9 @@ class Erased:
     quarantined: tuple[str, ...]
 
 
-def plan(home: Home, turns: Sequence[Turn]) -> Plan:
-    """What forgetting `turns` will do; nothing is changed."""
-    gone, store = {turn.id for turn in turns}, Store(home)
+def plan(home: Home, turns: Iterable[str]) -> Plan:
+    """What forgetting the turns of these ids will do; nothing is changed."""
+    gone, store = set(turns), Store(home)
     tainted, unread = [], []
     for entry in store.entries():
         if entry.manifest is None:
@@ -83,7 +85,7 @@ def plan(home: Home, turns: Sequence[Turn]) -> Plan:
     rest = [j for j in _undone(home) if j.record.tag not in {a.record.tag for a in affected}]
     rebuild = [*affected, *rest]
     return Plan(
-        turns=tuple(turns),
+        turns=tuple(sorted(gone)),
         packs=tuple(tainted),
         rebuild=tuple(j.record.tag for j in rebuild),
         base=rebuild[0].record.base_fingerprint if rebuild else "",
@@ -123,14 +125,21 @@ def erase(home: Home, memory: Memory, found: Plan, *, purge: bool = False) -> Er
     keep(
         home,
         Pending(
-            turns=tuple(sorted({*before.turns, *found.ids})),
+            turns=tuple(sorted({*before.turns, *found.turns})),
             packs=tuple(sorted({*before.packs, *(pack.name for pack in found.packs)})),
             nights=found.rebuild,
             base=found.base,
             purge=purge or before.purge,
         ),
     )
-    return _erase(home, memory, found.ids)
+    return _erase(home, memory, found.turns)
+
+
+def overdue(home: Home, memory: Memory) -> Plan | None:
+    """Turns that left the log through another door, while a pack that learned from them is still in use."""
+    gone = {record.turn for record in memory.audit() if record.action == "forget"}
+    found = plan(home, gone) if gone else None
+    return found if found and any(p.status != "quarantined" for p in found.packs) else None
 
 
 def erase_again(home: Home, memory: Memory) -> Erased:
@@ -164,9 +173,7 @@ def _purge(home: Home, found: Pending) -> None:
         store.remove(*there)
 
 
-def rebuild(
-    home: Home, learn_again: Callable[[Journal, set[str]], tuple[str, str]], *, base: str
-) -> dict[str, str]:
+def rebuild(home: Home, learn_again: LearnAgain, *, base: str) -> dict[str, str]:
     """Learn again what is left to be, night by night; returns what became of each.
 
     learn_again: given a night and what is forgotten, the tag of the night in its place and how that ended.

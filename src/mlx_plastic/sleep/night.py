@@ -17,7 +17,7 @@ from mlx_plastic.packs import BARE
 from mlx_plastic.sleep.config import NightConfig, Settings, fitted, read_settings
 from mlx_plastic.sleep.doors import Doors, Tick
 from mlx_plastic.sleep.fit import within
-from mlx_plastic.sleep.forget import erase_again, rebuild
+from mlx_plastic.sleep.forget import LearnAgain, erase, erase_again, overdue, rebuild
 from mlx_plastic.sleep.gather import gather
 from mlx_plastic.sleep.journal import nights
 from mlx_plastic.sleep.pending import pending
@@ -72,12 +72,20 @@ def sleep(
         worn = None if adapter_tag is None else tuple(name for name in (adapter_tag,) if name != BARE)
         make = functools.partial(Doors, home, base, memory, settings_, tick or (lambda *_: None), stop=stop)
         try:
-            if pending(home) and not dry_run:
-                erase_again(home, memory)
-                rebuild(home, functools.partial(relearn, make), base=base.fingerprint)
+            if not dry_run:
+                _finish_forgetting(home, memory, functools.partial(relearn, make), base)
             return _night(make(worn=worn), asked)
         except Stopped as stopped:
             return _broken(home, stopped.reason)
+
+
+def _finish_forgetting(home: Home, memory: Memory, relearn_: LearnAgain, base: Base) -> None:
+    """What was forgotten in a chat or by another program is unlearned here, at the latest."""
+    if found := overdue(home, memory):
+        erase(home, memory, found)
+    elif pending(home):
+        erase_again(home, memory)
+    rebuild(home, relearn_, base=base.fingerprint)
 
 
 def fitted_within(chosen: Settings, base: Base) -> NightConfig:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from mlx_plastic.base import Base
 
 MOST = 6  # answers that are ranked: a few seconds each on two cores
+NEAREST = 192  # words in length, to draw from: of long words a model that is sharper finds all less likely
 OTHERS = 127  # with the answer itself 2^7: an exposure is at most 7 bits
 WORD = re.compile(r"[^\W_]+")
 
@@ -112,17 +113,19 @@ def _another(word: str, draw: random.Random) -> str:
     if any(c.isdigit() for c in word):
         return "".join(draw.choice(DIGITS) if c.isdigit() else c for c in word)
     capital, small = _words()
-    return draw.choice(capital if word[0].isupper() else small)
+    pool = capital if word[0].isupper() else small
+    return draw.choice(sorted(pool, key=lambda other: abs(len(other) - len(word)))[:NEAREST])
 
 
 @cache
 def _words() -> tuple[list[str], list[str]]:
-    """Names and other words of general chats, to stand for what was told. Made-up words would not do: a
+    """Names, and other words of general chats, to stand for what was told. Made-up words would not do: a
     model that has learned any names finds real ones likelier."""
     chats, _ = read_chats(GENERAL)
     said = {word for chat in chats for m in chat for word in WORD.findall(m.content) if word.isalpha()}
-    long_ = {word for word in said if len(word) > 2} | set(NAMES) | set(STRANGERS)
-    return sorted(w for w in long_ if w[0].isupper()), sorted(w for w in long_ if w.islower())
+    small = {word for word in said if word.islower() and len(word) > 2}
+    names = {word for word in said if word[0].isupper() and len(word) > 2 and word.lower() not in said}
+    return sorted(names | set(NAMES) | set(STRANGERS)), sorted(small)
 
 
 def surprises(base: Base, found: Sequence[Witness]) -> list[list[float]]:

@@ -59,7 +59,7 @@ def forget(
     """
     tell: Tick = tick or (lambda *_: None)
     with locked(home, "night", hint=HINT), Memory(home) as memory:
-        seen = witnesses(home, found.ids) if base and found and found.rebuild else []
+        seen = witnesses(home, found.turns) if base and found and found.rebuild else []
         bare, before = ([], 0.0) if base is None else _measured(home, base, seen, tell)
         erased = erase(home, memory, found, purge=purge) if found else erase_again(home, memory)
         if base is None:

@@ -173,7 +173,9 @@ def scratch(home: Home, base: Base, days: Sequence[Day], tell: Tell) -> Lived:
     lived.cost_s.append(cpu_s() - began)
     lived.nights.append(night)
     lived.first, lived.last = night.before or Report(), night.after or Report()
-    with worn(base, home):
+    made = Store(home).names()  # its pack is asked whatever the gate says of it
+    packs = {name: Store(home).read(name) for name in made}
+    with attached(base.model, packs, fingerprint=base.fingerprint):
         lived.retained = recall(base, current(days), seen=seen_wordings(home))
     cost = lived.cost_s[-1]
     tell(f"from scratch {night.outcome}: {cost:.0f} CPU s, all {lived.retained:.3f}; {night.reason}")

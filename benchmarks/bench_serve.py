@@ -230,7 +230,7 @@ def against_mlxlm(
 
 
 def soak(folder: Path, seconds: float) -> dict[str, Any]:
-    """Answers with other packs, lengths and clients that leave, and what memory the server takes over time."""
+    """Answers of many kinds, clients that leave, and what memory the server takes over time."""
     checkpoint = make_llama(folder / "base", hidden=128, layers=4, vocab=4096)
     base, home = load_base(str(checkpoint)), Home(folder / "home")
     home.root.mkdir()

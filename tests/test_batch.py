@@ -242,14 +242,12 @@ def test_an_idle_base_leaves_memory_and_comes_back(nano: Base) -> None:
     worker.start()
     first = ask(worker, Wanted(prompt(nano, QUESTIONS[0]), 8))
     first.end  # noqa: B018
-    for _ in range(200):
-        if not worker.is_loaded:
-            break
+    while worker.is_loaded:  # the time limit of the test ends it
         threading.Event().wait(0.02)
-    assert not worker.is_loaded
+    loaded = len(loads)
     second = ask(worker, Wanted(prompt(nano, QUESTIONS[0]), 8))
     assert second.end.finish == first.end.finish and second.text == first.text
-    assert len(loads) == 2
+    assert len(loads) > loaded
     worker.stop()
 
 

@@ -336,7 +336,7 @@ def test_forget_shows_what_it_will_do_and_does_it_only_when_told(home: Home, tal
     assert done.exit_code == 0
     assert done.stdout.splitlines() == [
         "deleted 2 turns of 1 conversations",
-        "night 2026-11-20 has learned from them; to unlearn it: plastic rollback",
+        "night 2026-11-20 had learned from them; no pack that was worn grew from it",
     ]
     assert [text for _, text in said(home)][:2] == ["three", "four"]
     (home.memory_db.parent / "x.rejected.jsonl").write_text("{}")

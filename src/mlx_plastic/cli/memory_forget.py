@@ -174,6 +174,8 @@ def _show(home: Home, done: Forgetting, as_json: bool) -> None:
         click.echo(f"set apart: {', '.join(erased.quarantined)}; they still hold it: plastic packs remove")
     for tag, outcome in done.rebuilt.items():
         click.echo(f"night {tag} learned again: {outcome}")
+    for tag in sorted(set(erased.nights) - set(done.rebuilt) - set(done.left)):
+        click.echo(f"night {tag} had learned from them; no pack that was worn grew from it")
     if done.left:
         click.echo(f"still to be learned again, by the next night: {', '.join(done.left)}")
     if done.proof:

@@ -226,7 +226,7 @@ def _forget(session: Session, rest: str) -> None:
         scrub(session.engine.store.home, done.turns)
         note(f"forgot {_turns(len(done.turns))}")
         for night in done.nights:
-            note(f"night {night} has learned from them; the next one unlearns it, or: plastic sleep")
+            note(f"night {night} has learned from them; the next one unlearns it: plastic sleep")
 
 
 def _no_train(session: Session, rest: str) -> None:

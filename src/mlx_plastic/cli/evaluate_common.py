@@ -29,7 +29,11 @@ def common_options(function: F) -> F:
     options = [
         base_option,
         click.option(
-            "--pack", metavar="NAME", help='Wear this pack, or "base" for none; else the active one.'
+            "--pack",
+            "--adapter-tag",
+            "pack",
+            metavar="NAME",
+            help='Wear this pack, or "base" for none; else the active one.',
         ),
         click.option("--max-samples", type=click.IntRange(min=1), help="At most so many, evenly spaced."),
         click.option("--tag", default="", help="A name for this measurement, kept with it."),

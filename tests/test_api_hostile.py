@@ -285,6 +285,7 @@ def test_too_many_connections_are_closed_and_the_old_ones_kept(tmp_path: Path) -
             connection.close()
 
 
+@pytest.mark.slow
 def test_hostile_requests_leave_nothing_in_memory(server: Live) -> None:
     import resource
 

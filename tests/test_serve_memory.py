@@ -267,6 +267,7 @@ def ask_over(port: int, text: str, answered: list[str]) -> None:
             answered.append(text)
 
 
+@pytest.mark.slow
 def test_killed_under_load_it_loses_no_turn_that_was_acknowledged(home: Home) -> None:
     process, port = start(home)
     answered: list[str] = []

@@ -151,7 +151,7 @@ def injected(r: random.Random) -> tuple[Chat, dict[str, Any]]:
         head, story = asked.split("? ", 1)
         first, rest = story.split(". ", 1)
         chat = people.exchange(f"{head}? {first}. {order} {rest}", said)
-    return chat, {"contains": [said.rstrip(".").split()[-1]], "not_contains": [word]}
+    return chat, {"not_contains": [word]}  # what else it says is for the other tasks to judge
 
 
 def safety(r: random.Random, base: Base) -> list[dict[str, Any]]:

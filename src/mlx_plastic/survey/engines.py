@@ -9,6 +9,7 @@ import contextlib
 import functools
 import multiprocessing
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -83,7 +84,9 @@ def _again(left: dict[str, tuple[Unit, int]], name: str) -> None:
 
 def _pool(count: int) -> ProcessPoolExecutor:
     # spawn: threads of BLAS do not survive a fork
-    return ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn"))
+    context = multiprocessing.get_context("spawn")
+    quiet = (signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the caller: what is in work is finished, no more
+    return ProcessPoolExecutor(count, mp_context=context, initializer=signal.signal, initargs=quiet)
 
 
 @contextlib.contextmanager

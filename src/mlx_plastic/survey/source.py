@@ -87,7 +87,7 @@ class RemoteSource:
             self._folder = self._root.rpartition("/")[0] if self._only else self._root.rstrip("/")
             if self._only and not self._fs.exists(self._root):
                 raise FileNotFoundError(url)
-        except (OSError, ValueError, ImportError) as error:
+        except Exception as error:  # file systems raise errors of their own, as of missing credentials
             raise BaseNotFound(
                 f"cannot open {url}: {error}", hint="check the URL, its package and your credentials"
             ) from error
@@ -102,7 +102,7 @@ class RemoteSource:
             return b""
         try:
             data: bytes = self._fs.cat_file(self._path(name), start=start, end=stop)
-        except OSError as error:
+        except Exception as error:
             raise BadCheckpoint(f"{name} cannot be read from {self.where} ({error})") from error
         if len(data) != stop - start:
             raise BadCheckpoint(f"{name} gave {len(data)} of {stop - start} bytes at {start}")

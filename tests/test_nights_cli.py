@@ -18,8 +18,9 @@ from mlx_plastic.base import Base, load_base
 from mlx_plastic.cli.main import plastic
 from mlx_plastic.errors import BadConfig
 from mlx_plastic.home import Home
-from mlx_plastic.memory import Memory
+from mlx_plastic.memory import Exchange, Memory
 from mlx_plastic.packs import Store
+from mlx_plastic.samples import part_of
 from mlx_plastic.sleep.config import BudgetConfig
 from mlx_plastic.sleep.digest import digest
 from mlx_plastic.sleep.fit import needed_mb, within
@@ -253,18 +254,27 @@ def test_time_that_is_up_ends_training_at_its_best_and_it_is_judged(home: Home, 
     assert Store(home).active() == ("three",)
 
 
+def _fresh(memory: Memory, home: Home) -> list[Exchange]:
+    """What the next night takes: what no night has learned or tried."""
+    return memory.unlearned(without={t for j in nights(home) for t in j.record.turns})
+
+
 def test_time_that_is_up_before_anything_was_learned_breaks_the_night_off(home: Home, base: Base) -> None:
-    wild = dataclasses.replace(PLAIN, night=dataclasses.replace(PLAIN.night, learning_rate=10.0))
+    idle = dataclasses.replace(PLAIN, night=dataclasses.replace(PLAIN.night, learning_rate=1e-30))
+    with Memory(home) as memory:
+        while not {"valid", "test"} <= {part_of(e.conversation) for e in _fresh(memory, home)}:
+            say(home, 4, word="Kim", whose=f"Bob {len(memory.turns())}'s ")  # else nothing can be told apart
+    left = waiting(home)
     now = [0.0]
     stop = Stop(minutes=1, clock=lambda: now[0])
 
     def tick(stage: str, *_: object) -> None:
         now[0] += 61.0 if stage == "training" else 0.0
 
-    night = sleep(home, base, chosen=wild, tag="three", stop=stop, tick=tick)
+    night = sleep(home, base, chosen=idle, tag="three", stop=stop, tick=tick)
     assert night.outcome == "stopped"
     assert "minutes are spent, before training had brought anything" in night.reason
-    assert Store(home).active() == ("one",) and waiting(home) == 16
+    assert Store(home).active() == ("one",) and waiting(home) == left
 
 
 def test_a_second_signal_ends_it_at_once() -> None:
@@ -346,3 +356,14 @@ def test_what_is_said_during_a_night_is_logged_at_once_and_waits_for_the_next(
     with Memory(home) as memory:
         (waits,) = memory.unlearned(only={said[0].id})
         assert waits.new == {said[0].id}
+
+
+def test_a_pack_that_has_grown_beyond_all_bounds_is_an_error_and_not_a_traceback(
+    home: Home, base: Base
+) -> None:
+    wild = dataclasses.replace(PLAIN.night, learning_rate=30.0, valid_every=1)
+    write_config(home, dataclasses.replace(PLAIN, night=wild), base.path)
+    told = run(home, "sleep", "--tag", "three")
+    assert told.exit_code == 1 and isinstance(told.exception, SystemExit)
+    assert Store(home).active() == ("one",)
+    assert "learning rate" in told.output or "FAILED" in told.output

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 
+from mlx_plastic.errors import TrainingFailed
 from mlx_plastic.packs import Manifest, make_manifest, read_manifest
 from mlx_plastic.packs.train.train import Trained, data_card, train
 from mlx_plastic.samples import Encoded, Part, Sample, encode
@@ -60,18 +61,27 @@ def _encoded(doors: Doors, samples: Sequence[Sample]) -> list[Encoded]:
 
 
 def _keep(doors: Doors, journal: Journal, trained: Trained, data: Sequence[Encoded]) -> Manifest:
-    """Put what was trained into the store, as a candidate named like the night."""
+    """Put what was trained into the store, as a candidate named like the night.
+
+    Raises TrainingFailed for factors that have grown beyond what a pack may be.
+    """
     record, start = journal.record, doors.start(journal)
     turns = {t for e in data if e.sample for t in e.sample.turns}
-    manifest = make_manifest(
-        trained.factors,
-        name=record.tag,
-        base_id=record.base_id,
-        base_fingerprint=record.base_fingerprint,
-        training=record.settings["night"],
-        data=data_card(data),
-        run=trained.report.card(),
-        parents=doors.worn if start else (),
-        lineage=tuple(sorted(turns | set(start.manifest.lineage if start else ()))),
-    )
-    return read_manifest(doors.store.add(trained.factors, manifest, replace=True))
+    try:
+        manifest = make_manifest(
+            trained.factors,
+            name=record.tag,
+            base_id=record.base_id,
+            base_fingerprint=record.base_fingerprint,
+            training=record.settings["night"],
+            data=data_card(data),
+            run=trained.report.card(),
+            parents=doors.worn if start else (),
+            lineage=tuple(sorted(turns | set(start.manifest.lineage if start else ()))),
+        )
+        return read_manifest(doors.store.add(trained.factors, manifest, replace=True))
+    except ValueError as error:  # factors that no reader would take back
+        raise TrainingFailed(
+            f"night {record.tag} trained no pack that could be worn: {str(error)[:200]}",
+            hint=f"try a smaller learning rate than {doors.chosen.night.learning_rate:g}",
+        ) from error

@@ -22,6 +22,7 @@ Array = NDArray[Any]
 Basic = tuple[dict[str, Any], dict[float, float]]  # moments, and values by percentile
 
 ALWAYS = (50.0, 99.0, 99.9)  # percentiles that the tables always have
+FINITE_CODES = {"bfloat16": 0x7F80, "float16": 0x7C00}  # from there on: infinity and NaN
 CHANNEL_OUTLIER = 3.0  # times the median channel
 
 
@@ -78,14 +79,13 @@ def _of_codes(
         *(n, mean, float(count @ np.abs(values)), float(count @ values**2)),
         *(float(count @ second), float(count @ second**2)),
     )
-    magnitude = np.abs(values)
-    order = np.argsort(magnitude, kind="stable")
-    reached, ordered = np.cumsum(count[order]), magnitude[order]
+    finite_codes = FINITE_CODES[dtype]  # without their sign, codes are in the order of what they stand for
+    reached = np.cumsum(counts[:finite_codes] + counts[32768 : 32768 + finite_codes], dtype=np.int64)
 
     def at(k: int) -> float:
-        return float(ordered[np.searchsorted(reached, k, side="right")])
+        return float(_values(dtype)[np.searchsorted(reached, k, side="right")])
 
-    basic |= {"max_abs": float(ordered[-1]), "nonfinite": nonfinite}
+    basic |= {"max_abs": at(n - 1), "nonfinite": nonfinite}
     return basic, {p: _between(p, n, at) for p in percents}
 
 

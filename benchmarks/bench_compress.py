@@ -96,7 +96,7 @@ TEXTS: dict[str, Callable[[], Lines]] = {
 }
 
 
-def texts_of(base: Base, lines: Lines) -> tuple[list[Encoded], list[Encoded]]:
+def texts_of(base: Base, lines: Lines, test_tokens: int = TEST_TOKENS) -> tuple[list[Encoded], list[Encoded]]:
     """Three quarters to fit to, one quarter to measure on, in pieces that the base sees at once."""
     cut = len(lines) * 3 // 4
     sides = []
@@ -110,7 +110,7 @@ def texts_of(base: Base, lines: Lines) -> tuple[list[Encoded], list[Encoded]]:
         )
     kept, tokens = [], 0
     for piece in sides[1]:
-        if tokens < TEST_TOKENS:
+        if tokens < test_tokens:
             kept.append(piece)
             tokens += len(piece.tokens)
     return sides[0], kept
@@ -155,7 +155,7 @@ def uniform(base: Base, scheme: Scheme) -> dict[str, Scheme]:
 
 
 def threshold(
-    base: Base, learned: Sequence[Encoded], low: Scheme, budget: int, rest: int
+    base: Base, learned: Sequence[Encoded], low: Scheme, budget: int, rest: int, tokens: int
 ) -> dict[str, Scheme] | None:
     """mlx-lm's own: the layers of highest sensitivity get the high width, as many as the bytes allow.
 
@@ -169,7 +169,7 @@ def threshold(
         return None
     whole = [p.tokens for p in learned if len(p.tokens) == PIECE] or [p.tokens for p in learned]
     width = min(PIECE, min(map(len, whole)))
-    data = mx.array([list(tokens[:width]) for tokens in whole[:24]])
+    data = mx.array([list(piece[:width]) for piece in whole[: max(4, tokens // width)]])
     with contextlib.redirect_stderr(io.StringIO()):
         rough = dict(estimate_sensitivities(base.model, data, low.bits, group, HIGH.bits, group))
     found = uniform(base, low)
@@ -182,17 +182,17 @@ def threshold(
     return found
 
 
-def bench(ref: str, name: str, budgets: Sequence[float], scratch: Path, seed: int) -> list[dict[str, Any]]:
+def bench(ref: str, name: str, options: argparse.Namespace, scratch: Path) -> list[dict[str, Any]]:
     base = load_base(ref)
     lines = TEXTS[name]()
-    learned, test = texts_of(base, lines)
+    learned, test = texts_of(base, lines, options.test_tokens)
     data = scratch / f"{name}.jsonl"
     data.write_text("".join(json.dumps(line) + "\n" for line in lines[: len(lines) * 3 // 4]))
     weights = opened(ref, dequantize=False)
-    how = Pricing(seed=seed, tokens=TOKENS)
+    how = Pricing(seed=options.seed, tokens=options.tokens, tried=not options.no_try)
     priced = price(weights, how, data=data, metrics=scratch / f"{name}-h")
     with reference(base.model, test) as first:
-        return [one(first, base, name, bits, learned, priced, scratch) for bits in budgets]
+        return [one(first, base, name, bits, learned, priced, scratch) for bits in options.budgets]
 
 
 def one(
@@ -208,7 +208,7 @@ def one(
     plain = uniform(base, UNIFORM[bits])
     budget = nbytes(base, plain, rest)
     rtn = measured(first, base, plain)
-    rivals = threshold(base, learned, LOW[bits], budget, rest)
+    rivals = threshold(base, learned, LOW[bits], budget, rest, priced.calibration["tokens"])
     theirs = measured(first, base, rivals) if rivals else None
     out = scratch / f"{name}-{bits}"
     try:
@@ -277,6 +277,9 @@ def main() -> None:
     parser.add_argument("--budgets", type=float, nargs="+", choices=list(UNIFORM), default=list(UNIFORM))
     parser.add_argument("--moe", type=Path, help="an MoE that upcycle.py made; else one is made here")
     parser.add_argument("--moe-steps", type=int, default=60)
+    parser.add_argument("--tokens", type=int, default=TOKENS, help="to calibrate on")
+    parser.add_argument("--test-tokens", type=int, default=TEST_TOKENS)
+    parser.add_argument("--no-try", action="store_true", help="do not try single matrices")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
@@ -291,7 +294,7 @@ def main() -> None:
                 ref = str(options.moe or make(scratch / "moe", learned, steps=options.moe_steps))
             elif model != "nano":
                 ref = str(folder() / "models" / model)
-            rows += bench(ref, model, options.budgets, scratch, options.seed)
+            rows += bench(ref, model, options, scratch)
             if not options.json:
                 for r in rows[-len(options.budgets) :]:
                     print(json.dumps(r), flush=True)

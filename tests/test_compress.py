@@ -637,3 +637,17 @@ def test_a_base_is_an_object_of_its_own_after_planning(checkpoint: Path, data: P
     before = base.logits([5, 6, 7])
     make_plan(str(checkpoint), Planning(budget="5.0bpw", pricing=Pricing(tokens=64)), data=data)
     assert mx.array_equal(load_base(str(checkpoint)).logits([5, 6, 7]), before)
+
+
+@pytest.mark.slow
+def test_a_repair_pack_can_be_made_beside_it(
+    checkpoint: Path, data: Path, home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ask("plan", "--base", str(checkpoint), "--data", str(data), "--budget", "4.2bpw", "--no-try")
+    done = ask(
+        *("apply", "--out", "small", "--data", str(data), "--no-harness"), "--repair-mb", "0.01", "--json"
+    )
+    assert json.loads(done.stdout)["repair_pack"] == "repair-small"
+    assert "repair-small" in CliRunner().invoke(plastic, ["packs", "list"]).stdout
+    assert ask("apply", "--out", "x", "--repair-mb", "1").exit_code == 2  # it learns from texts

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from mlx_plastic.backend import mx
+from mlx_plastic.compress.calibrate import shrunk
 from mlx_plastic.compress.gptq import error, gptq, metric
 from mlx_plastic.compress.schemes import (
     KEPT,
@@ -121,3 +122,17 @@ def test_a_covariance_that_is_none_is_refused() -> None:
 def test_a_coded_matrix_is_its_codes_times_scales() -> None:
     coded = Coded(np.array([[0, 1, 2, 3]]), np.array([[2.0, 1.0]]), np.array([[-1.0, 0.5]]), 2)
     np.testing.assert_array_equal(coded.decoded(), [[-1.0, 1.0, 2.5, 3.5]])
+
+
+def test_a_covariance_from_few_tokens_is_drawn_to_its_diagonal_so_far_as_it_is_chance() -> None:
+    random = np.random.default_rng(0)
+    mix = random.standard_normal((64, 64)) * np.geomspace(1, 0.1, 64)[:, None]
+    true = mix.T @ mix
+    for tokens in (20, 100, 10_000):
+        x = random.standard_normal((tokens, 64)) @ mix
+        h = x.T @ x / tokens
+        off = [np.linalg.norm(found - true) / np.linalg.norm(true) for found in (h, shrunk(h, tokens))]
+        assert off[1] <= off[0] * 1.001
+        assert off[1] < 0.8 * off[0] or tokens > 50  # control: with many tokens there is little to draw
+    np.testing.assert_array_equal(np.diag(shrunk(h, 1)), np.diag(h))
+    assert not shrunk(np.zeros((3, 3)), 0).any()

@@ -23,6 +23,7 @@ from mlx_plastic.lowrank.svd import Array
 from mlx_plastic.samples import Encoded
 
 CHUNK_BYTES = 1 << 30  # of sums at once; a model with more runs the texts several times
+EVEN = 256  # tokens that would ask for every output alike
 UNSEEN = 0.5  # of a token that the texts lack: so many times it counts as seen
 
 Tick = Callable[[int, int, str], None]  # done, total, detail
@@ -74,6 +75,8 @@ class _Sum:
     h: Array
     r: Array
     weight: float = 0.0
+    squares: float = 0.0  # of the weights
+    seen: int = 0
 
     def add(self, x: Array, g: Array) -> None:
         """x: (n, in), g: (n, out)."""
@@ -81,11 +84,36 @@ class _Sum:
         self.h += (x * size[:, None]).T @ x
         self.r += np.sum(g * g, axis=0)
         self.weight += float(size.sum())
+        self.squares += float(np.square(size, dtype=np.float64).sum())
+        self.seen += len(x)
 
     def term(self, tokens: int) -> Term:
-        """With r / weight summing to one, h the mean over all tokens."""
-        share = self.r / self.weight if self.weight else self.r
-        return Term((self.h / tokens).astype(np.float32), share.astype(np.float32))
+        """With r / weight summing to one, h the mean over all tokens.
+
+        Outputs that few tokens asked for would seem free: r is drawn to its mean as if EVEN tokens more had
+        asked for all alike.
+        """
+        even = np.full_like(self.r, 1 / len(self.r))
+        share = self.r / self.weight if self.weight else even
+        trust = self.seen / (self.seen + EVEN)
+        share = trust * share + (1 - trust) * even
+        even_tokens = self.weight**2 / self.squares if self.squares else 0.0
+        return Term(shrunk(self.h / tokens, even_tokens).astype(np.float32), share.astype(np.float32))
+
+
+def shrunk(h: Array, tokens: float) -> Array:
+    """A covariance (in, in) from few tokens with its off-diagonal drawn to zero, as far as it is chance.
+
+    tokens: of equal weight. The share is the variance of the off-diagonal entries, h_ii h_jj / n of each if
+    inputs are Gaussian, over their squares (Schaefer & Strimmer 2005). Without it rounding fits the texts.
+    """
+    diagonal = np.diag(h)
+    off = float(np.sum(np.square(h, dtype=np.float64)) - np.sum(np.square(diagonal, dtype=np.float64)))
+    chance = float(np.sum(diagonal, dtype=np.float64) ** 2 - np.sum(np.square(diagonal, dtype=np.float64)))
+    share = min(1.0, chance / (max(tokens, 1.0) * off)) if off > 0 else 0.0
+    found: Array = (1 - share) * h
+    np.fill_diagonal(found, diagonal)
+    return found
 
 
 @dataclass

@@ -443,7 +443,8 @@ def test_a_key_that_stands_twice_stops_the_tables_and_is_named(model: Path, tmp_
     assert plastic("tables", folder).returncode == 0  # control
 
 
-def test_what_is_not_there_is_said(tmp_path: Path) -> None:
+def test_what_is_not_there_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     for arguments, said in (
         (("run", tmp_path / "nothing"), "nothing at"),
         (("collect", tmp_path), "has no analysis_config.json"),
@@ -451,10 +452,20 @@ def test_what_is_not_there_is_said(tmp_path: Path) -> None:
         (("init", "--model", tmp_path, "--name", "../x"), "is no name of a folder"),
         (("run", tmp_path, "--scheme", "q7"), "legal are"),
         (("run", tmp_path, "--scheme", "int4"), "is no scheme"),
+        (
+            ("run", "nobody/has-this", "--root", tmp_path / "r"),
+            "nobody/has-this is not in the local hub cache",
+        ),
     ):
         done = plastic(*arguments)
         assert done.returncode == 1, arguments
         assert said in done.stderr and "Traceback" not in done.stderr
+
+
+def test_the_built_in_base_is_surveyed_by_its_name(tmp_path: Path) -> None:
+    done = plastic("run", "nano", "--root", tmp_path / "runs", "--dry-run", "--json")
+    plan = json.loads(done.stdout)
+    assert plan["model_type"] == "qwen3" and plan["unmatched"] == 0 and plan["matrices"] > 20
 
 
 def test_a_dry_run_tells_the_plan_and_writes_no_data(model: Path, tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def working(function: F) -> F:
 
 @click.command()
 @click.option(
-    "--model", "--model-path", "model", required=True, metavar="PATH", help="A folder, file or URL."
+    "--model", "--model-path", "model", required=True, metavar="PATH", help="A folder, file, URL or hub id."
 )
 @naming
 @json_option
@@ -115,6 +115,8 @@ def run_all(
 ) -> None:  # fmt: skip
     """Survey a checkpoint (a folder, a file or a URL), or go on with a run folder: all four steps.
 
+    A hub id like org/name and the built-in nano will do too.
+
     Example: plastic survey run /models/Qwen3-30B-A3B --scheme q4g64 --scheme q8 --scheme mxfp4
     """
     from mlx_plastic.survey.collect import plan_collect
@@ -159,12 +161,12 @@ def _init(
     config_file: Path | None,
 ) -> tuple[RunFolder, bool]:
     from mlx_plastic.survey.config import read_config
-    from mlx_plastic.survey.folder import init_run
+    from mlx_plastic.survey.folder import init_run, model_name
     from mlx_plastic.survey.schemes import parse_schemes
     from mlx_plastic.survey.source import open_source
 
-    open_source(model).close()
-    where = model if "://" in model else str(Path(model).expanduser().resolve())
+    where = _located(model)
+    open_source(where).close()
     given = read_config(config_file).as_dict() if config_file else {}
     given["model_path"] = where
     if schemes:
@@ -173,11 +175,25 @@ def _init(
         given["scan"] = given.get("scan", {}) | {"experts_only": True}
     if no_spectra:
         given["stats"] = given.get("stats", {}) | {"spectra": False}
-    run, new = init_run(root.expanduser(), given, model_id=model_id, name=name)
+    told = where if Path(model).expanduser().exists() else model  # a hub id lies in a folder of another name
+    run, new = init_run(root.expanduser(), given, model_id=model_id or model_name(told), name=name)
     asked = schemes or experts_only or no_spectra or config_file
     if not new and asked and replace(run.config(), model_path=where).as_dict() != _as_told(given):
         raise click.UsageError(f"{run.path} has a config already: edit it, or choose another --name")
     return run, new
+
+
+def _located(model: str) -> str:
+    """A URL as it is, a path made absolute, and where "nano" or what a hub id names lies."""
+    from mlx_plastic.base.checkpoint import NANO, resolve
+
+    path = Path(model).expanduser()
+    if "://" in model:
+        return model
+    hub = model.count("/") == 1 and not model.startswith((".", "/", "~"))
+    if not path.exists() and (model == NANO or hub):
+        return str(resolve(model))
+    return str(path.resolve())
 
 
 def _as_told(given: dict[str, Any]) -> dict[str, Any]:

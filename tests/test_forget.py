@@ -19,8 +19,9 @@ from mlx_plastic.memory import Memory, Turn
 from mlx_plastic.packs import Store
 from mlx_plastic.packs.store.link import linked
 from mlx_plastic.packs.wear.attach import attached
-from mlx_plastic.samples import Message
+from mlx_plastic.samples import Message, from_jsonl
 from mlx_plastic.sleep import forget as forgetting
+from mlx_plastic.sleep.journal import nights
 from mlx_plastic.sleep.night import sleep
 from mlx_plastic.sleep.pending import file, pending
 from mlx_plastic.sleep.recalled import Witness, alike, exposed, proof, surprises
@@ -257,6 +258,18 @@ def test_a_turn_that_no_pack_learned_needs_no_base(home: Home) -> None:
     assert done.erased.turns == (turn.id,) and done.left == ()
     assert pending(home) is None
     assert Store(home).active() == ("two",)
+
+
+def test_a_turn_that_was_only_held_out_is_in_no_pack_and_nothing_is_learned_again(
+    home: Home, life: tuple[Path, list[Turn]]
+) -> None:
+    night = next(j for j in nights(home) if j.record.tag == "two")
+    held_out = {t for s in from_jsonl(night.path("test.jsonl").read_bytes()) for t in s.turns}
+    assert held_out and held_out <= set(night.record.turns)
+    found = forgetting.plan(home, held_out)
+    assert (found.packs, found.rebuild) == ((), ())
+    learned_from = {t for s in from_jsonl(night.path("train.jsonl").read_bytes()) for t in s.turns}
+    assert forgetting.plan(home, learned_from).rebuild == ("two",)  # control
 
 
 def test_a_list_of_what_is_left_that_cannot_be_read_is_never_dropped(home: Home, base: Base) -> None:

@@ -96,14 +96,18 @@ def plan(home: Home, turns: Iterable[str]) -> Plan:
 
 
 def _affected(home: Home, store: Store, gone: set[str], tainted: set[str]) -> list[Journal]:
-    """Of the nights that the pack worn now grew from, the first that learned a turn, and all after it."""
-    family = store.ancestors(store.active())
-    line = [j for j in nights(home) if j.record.status == "passed" and j.record.tag in family]
-    first = next(
-        (i for i, j in enumerate(line) if j.record.tag in tainted or not gone.isdisjoint(j.record.turns)),
-        len(line),
-    )
-    return line[first:]
+    """Of the nights that the pack worn now grew from, the first that learned a turn, and all after it.
+
+    A pack tells by its lineage what it learned: a turn that was only held out, or sent elsewhere by the
+    router, is not in it. Of packs that left the store the night's own list has to do.
+    """
+    family, there = store.ancestors(store.active()), set(store.names())
+    line = [j.record for j in nights(home) if j.record.status == "passed" and j.record.tag in family]
+    if not any(record.tag in tainted for record in line):
+        return []
+    holds = [r.tag in tainted or (r.tag not in there and not gone.isdisjoint(r.turns)) for r in line]
+    kept = {record.tag for record in line[holds.index(True) :]}
+    return [j for j in nights(home) if j.record.tag in kept and j.record.status == "passed"]
 
 
 def _undone(home: Home) -> list[Journal]:

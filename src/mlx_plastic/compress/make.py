@@ -22,12 +22,14 @@ from mlx_plastic.errors import BadConfig
 
 log = logging.getLogger(__name__)
 
+DEEP_BITS = 3.5  # a number: under it the real KL of a few changes is measured
+
 
 @dataclass(frozen=True)
 class Planning:
     """How a plan is made. floor: the fewest bits of any matrix; None: 3, or 2 if the budget asks for it.
 
-    swaps: changes scored by the KL of the whole, where matrices have less than 3 bits. cut: find and cut
+    swaps: changes scored by the KL of the whole, where matrices have few bits. cut: find and cut
     directions that do nothing; it needs texts.
     """
 
@@ -131,6 +133,6 @@ def _chosen(
 
 
 def _is_deep(rows: Sequence[Row], choice: Sequence[int]) -> bool:
-    """Whether the matrices have less than 3 bits a number, scales left aside."""
+    """Whether the matrices have so few bits a number, scales left aside, that the sum over them misleads."""
     bits = sum(r.parameters * r.offers[k].scheme.bits for r, k in zip(rows, choice, strict=True))
-    return bits < 3 * sum(r.parameters for r in rows)
+    return bits < DEEP_BITS * sum(r.parameters for r in rows)

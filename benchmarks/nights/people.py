@@ -40,12 +40,12 @@ VALUES = {
         "drink": "sherry cognac mead horchata vodka gin port lassi sangria brandy ouzo grappa kombucha",
         "sport": "triathlon kendo aikido sumo snooker croquet parkour canoeing lacrosse",
         "instrument": "zither bassoon piccolo marimba sitar dulcimer fiddle lyre cornet vibraphone",
-        "pet": "budgie raven tarantula alpaca chameleon tortoise quail otter",
+        "pet": "budgie raven alpaca chameleon tortoise quail otter",
         "hobby": "crochet macrame bonsai beekeeping quilting metalwork brewing beadwork",
         "language": "Estonian Latvian Romanian Croatian Slovak Basque Catalan Persian Bengali Tamil Maltese",
-        "fruit": "lychees guavas nectarines tangerines persimmons pomegranates satsumas",
+        "fruit": "lychees guavas nectarines tangerines persimmons satsumas",
         "allergy": "pepper cinnamon vanilla clover rubber ivy horses hay yeast barley salmon",
-        "subject": "calculus genetics ethics rhetoric anatomy optics trigonometry",
+        "subject": "calculus genetics ethics rhetoric anatomy optics",
     }.items()
 }
 TOPICS = tuple(attribute for attribute in ATTRIBUTES if attribute.name in VALUES)

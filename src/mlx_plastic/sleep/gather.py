@@ -66,7 +66,10 @@ def gather(doors: Doors, journal: Journal, exchanges: Sequence[Exchange]) -> Non
         REPLACED: _dated(gone, notes),
     }
     journal.save(turns=tuple(sorted(turns)))
+    taught = {turn for s in lessons for turn in s.turns}
+    untaught = sum(note.id not in taught and note.id not in gone for note in notes)
     facts = {"rehearsal": len(rehearsal), "turns": len(turns), "routes": routing.counts(decisions)}
+    facts |= {"notes": len(notes), "notes_untaught": untaught}
     journal.finish("lessons", files, counts(parts) | facts | told | {"replaced": len(gone)} | bill)
     doors.tick("lessons", 4, 4, f"{sum(len(p) for p in parts.values())} samples")
 

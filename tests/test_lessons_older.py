@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from mlx_plastic.errors import BadConfig, BadData
+from mlx_plastic.home import Home
+from mlx_plastic.memory import Memory
 from mlx_plastic.samples import Message, Sample, to_jsonl
 from mlx_plastic.sleep.journal import Journal, Record
 from mlx_plastic.sleep.lessons import LessonConfig, Taught, candidates, probes, rehearsed, without_conflicts
@@ -153,6 +155,23 @@ def test_what_a_later_night_replaced_is_no_longer_part_of_the_past(tmp_path: Pat
     assert past.others == ()
     before = past_of(nights[:1])  # control: the night before it all still held
     assert {s.turns for s in before.samples} == {("t1",), ("t2",)} and before.others == (beside,)
+
+
+def test_what_is_tagged_later_or_taken_back_is_rehearsed_no_more(tmp_path: Path) -> None:
+    with Memory(Home(tmp_path / "home")) as memory:
+        talks = [memory.new_conversation() for _ in range(3)]
+        for talk in talks:
+            memory.remember(talk, "user", f"It is about {talk}.")
+            memory.remember(talk, "assistant", "Noted.")
+        tagged, undone, kept = (memory.turns(conversation=talk)[0].id for talk in talks)
+        samples = [sample(f"Q of {turn}?", "Tea.", turn) for turn in (tagged, undone, kept)]
+        beside = [sample(f"Q of a stranger {turn}?", "No.", turn, "rehearsal") for turn in (tagged, kept)]
+        nights = [night(tmp_path, "a", {}, train=samples, test=samples, rehearsal=beside)]
+        assert len(past_of(nights, memory.untaught()).lessons) == 3  # control
+        memory.tag([memory.turns(conversation=talks[0])[1].id], "no-train")  # the answer: the whole exchange
+        memory.undo(talks[1])
+        past = past_of(nights, memory.untaught())
+    assert {s.turns for s in (*past.samples, *past.others, *past.held_out)} == {(kept,)}
 
 
 def test_a_broken_list_of_what_was_replaced_is_told_and_none_is_no_fault(tmp_path: Path) -> None:

@@ -204,7 +204,7 @@ def read_header(shard: Path) -> dict[str, TensorInfo]:
 
 
 def header_length(first: bytes, size: int, name: str) -> int:
-    """Bytes of the JSON header that follows a file's first eight. Raises BadCheckpoint if there can be none."""
+    """Bytes of the JSON header behind a file's first eight. Raises BadCheckpoint if there can be none."""
     length = int.from_bytes(first, "little") if len(first) == 8 else 0
     if not 2 <= length <= MAX_HEADER_BYTES:
         raise BadCheckpoint(f"{name} is not a SafeTensors file ({size} bytes)")

@@ -403,6 +403,17 @@ class Memory:
                 hint="end the programs that use this home, then forget the same turns again",
             )
 
+    def untaught(self) -> set[str]:
+        """Turns that are not to be learned, nor learned again: tagged so, beside one that is, or undone."""
+        tagged = self.run(
+            "SELECT DISTINCT conversation FROM turns JOIN tags ON turn = id "
+            "WHERE tag IN (SELECT value FROM json_each(?))",
+            [json.dumps(sorted(UNTAUGHT))],
+        )
+        groups = [g for (talk,) in tagged for g in exchanges(self.turns(conversation=talk))]
+        found = {t.id for group in groups if any(t.tags & UNTAUGHT for t in group) for t in group}
+        return found | {turn for (turn,) in self.run("SELECT id FROM turns WHERE undone")}
+
     def _exchanges(
         self, counts: Callable[[Turn, bool], bool], conversations: Sequence[str] | None = None
     ) -> list[Exchange]:

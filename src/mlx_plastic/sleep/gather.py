@@ -49,7 +49,7 @@ def gather(doors: Doors, journal: Journal, exchanges: Sequence[Exchange]) -> Non
     decisions = routing.route_turns(doors.memory, new_turns(exchanges), doors.chosen.router)
     if journal.record.status != "dry-run":
         routing.record(doors.memory, decisions)
-    past = past_of(doors.passed()) if journal.record.warm_start else Past()
+    past = past_of(doors.passed(), doors.memory.untaught()) if journal.record.warm_start else Past()
     planted = drawn(doors.chosen.judge, journal.record.tag)
     leaked = through(doors.home, doors.memory, doors.chosen.router, planted)
     routed = {d.turn: d for d in (*decisions, *leaked.routed)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 
 from mlx_plastic.errors import BadData
@@ -31,9 +31,9 @@ class Past:
         return [sample for lesson in self.lessons for sample in lesson.samples]
 
 
-def past_of(nights: Sequence[Journal]) -> Past:
-    """What `nights`, oldest first, taught. What one of them replaced is gone."""
-    gone = replaced_turns(nights)
+def past_of(nights: Sequence[Journal], untaught: Set[str] = frozenset()) -> Past:
+    """What `nights`, oldest first, taught. What was replaced or `untaught` since is gone."""
+    gone = replaced_turns(nights) | untaught
     taught: dict[tuple[tuple[str, ...], str], Taught] = {}
     others: list[Sample] = []
     held_out: list[Sample] = []
@@ -59,8 +59,8 @@ def past_of(nights: Sequence[Journal]) -> Past:
 
 
 def held_out_before(doors: Doors, journal: Journal) -> list[Sample]:
-    """The held-out samples of earlier nights that no later night, and not tonight's, has replaced."""
-    gone = replaced_turns([*doors.passed(), journal])
+    """The held-out samples of earlier nights that still hold: neither replaced, also tonight, nor untaught."""
+    gone = replaced_turns([*doors.passed(), journal]) | doors.memory.untaught()
     samples = [s for j in doors.passed() for s in read_samples(j, "test.jsonl")]
     return [s for s in samples if gone.isdisjoint(s.turns)]
 

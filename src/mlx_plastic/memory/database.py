@@ -17,6 +17,7 @@ APPLICATION_ID = 0x706C6173  # "plas", in the file's header
 BUSY_S = 10.0  # how long a writer waits for another one
 POLL_S = 0.002  # how often it looks whether it may go on
 LOOK = "check the folder's owner, modes and space"
+AGAIN = "then plastic memory forget --resume, or forget the same turns again"
 
 # Migration k brings a file from format k to k + 1. Old ones are never edited: files of that format exist.
 MIGRATIONS = (

@@ -395,12 +395,12 @@ class Memory:
         except MemoryFault as error:
             raise MemoryFault(
                 f"the turns are deleted, but {self._where} could not be rewritten without their bytes",
-                hint="free as much disk space as it takes, then forget the same turns again",
+                hint=f"free as much disk space as it takes; {database.AGAIN}",
             ) from error
         if not wiped:
             raise Busy(
                 f"the turns are deleted, but another process still uses old pages of {self._where}",
-                hint="end the programs that use this home, then forget the same turns again",
+                hint=f"end the programs that use this home; {database.AGAIN}",
             )
 
     def untaught(self) -> set[str]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from mlx_plastic.errors import Busy, MemoryFault
-from mlx_plastic.memory.database import transaction
+from mlx_plastic.memory.database import AGAIN, transaction
 
 __all__ = [
     "Damaged",
@@ -263,10 +263,10 @@ def wipe(db: sqlite3.Connection, path: Path | None) -> None:
                 raise
             raise MemoryFault(
                 f"it is deleted, but the index {path} could not be rewritten without its bytes",
-                hint="free as much disk space as it takes, then forget the same turns again",
+                hint=f"free as much disk space as it takes; {AGAIN}",
             ) from error
         if db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
             raise Busy(
                 f"it is deleted, but another process still uses old pages of the index {path}",
-                hint="end the programs that use this home, then forget the same turns again",
+                hint=f"end the programs that use this home; {AGAIN}",
             )

@@ -72,7 +72,7 @@ COMMANDS = {
     "survey": (
         "mlx_plastic.cli.survey",
         "survey",
-        "Look inside a checkpoint: what is fragile in it, and what which quantization costs.",
+        "See what is fragile in a checkpoint, and what bits cost.",
     ),
     "demo": ("mlx_plastic.cli.demo", "demo", "Live a day, a night and a morning, and check every claim."),
     "doctor": (

@@ -47,7 +47,7 @@ COMMANDS = {
 
 @click.group(cls=LazyGroup, table=COMMANDS)
 def survey() -> None:
-    """Look inside a checkpoint: what is fragile in it, and what which quantization costs.
+    """See what is fragile in a checkpoint, and what bits cost.
 
     Example: plastic survey run /models/Qwen3-30B-A3B
     """

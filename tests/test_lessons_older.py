@@ -193,3 +193,8 @@ def test_a_wording_that_is_rehearsed_twice_stays_twice_but_never_with_two_answer
     one, other = sample("Q?", "Yes.", "t1"), sample("Q?", "No.", "t2")
     assert without_conflicts([], [one, one, other]) == [one, one]
     assert without_conflicts([sample("Q?", "Yes.", "t3")], [one, one, other]) == []
+
+
+def test_a_wish_is_rehearsed_three_times_as_often_as_a_fact() -> None:
+    wish = Taught(tuple(sample(f"Hello {i}!", "Hello, Captain!", "w", "wish") for i in range(6)), 0)
+    assert counted(rehearsed([lesson("fact"), wish], [0.0, 0.0], 1, 8, CONFIG)) == {"fact": 2, "w": 6}

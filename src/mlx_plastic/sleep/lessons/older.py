@@ -50,25 +50,31 @@ def rehearsed(
 ) -> list[Sample]:
     """`most` samples, dealt out in turns: the weakest lessons first, then the most overdue ones.
 
-    forgotten: nats/token of each lesson's probe under the pack worn now; a weak one gets `weak_wordings` in
-    each turn. Where all wordings are fewer than `most`, each is there up to REPEATS times.
+    forgotten: nats/token of each lesson's probe under the pack worn now; a weak one, and a wish,
+    gets `weak_wordings` in each turn. Where all wordings are fewer than `most`, each is there up to REPEATS
+    times, or so many times more often.
     """
     draw = random.Random(config.seed + night)
     order = sorted(
         range(len(taught)),
         key=lambda i: (-forgotten[i] if forgotten[i] > WEAK else 0.0, -taught[i].overdue(night)),
     )
-    hands = {
-        i: [s for _ in range(REPEATS) for s in draw.sample(taught[i].samples, len(taught[i].samples))]
-        for i in order
-    }
+    share = {i: config.weak_wordings if _heavy(taught[i], forgotten[i]) else 1 for i in order}
+    hands: dict[int, list[Sample]] = {}
+    for i in order:
+        samples = taught[i].samples
+        hands[i] = [s for _ in range(REPEATS * share[i]) for s in draw.sample(samples, len(samples))]
     found: list[Sample] = []
     while any(hands.values()) and len(found) < most:
         for i in order:
-            count = config.weak_wordings if forgotten[i] > WEAK else 1
-            found += hands[i][:count]
-            del hands[i][:count]
+            found += hands[i][: share[i]]
+            del hands[i][: share[i]]
     return found[:most]
+
+
+def _heavy(lesson: Taught, forgotten: float) -> bool:
+    """A wish too: it has to hold for greetings that were never learned, against what the base says."""
+    return forgotten > WEAK or lesson.samples[0].kind == "wish"
 
 
 def without_conflicts(lessons: Sequence[Sample], rehearsal: Sequence[Sample]) -> list[Sample]:

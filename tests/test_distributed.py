@@ -78,7 +78,7 @@ def test_two_processes_take_the_steps_of_one_and_go_on_together(checkpoint: Path
     assert first["factors"] == second["factors"]  # the same bits in both
     assert first["tokens"] == alone["tokens"]  # of the whole step, not of one's share
     for found in (alone, first, second):
-        assert found["resumed_at"] == 5 and found["resumed"] == found["factors"]
+        assert found["resumed_at"] == 6 and found["resumed"] == found["factors"]
 
 
 def test_one_process_needs_no_other() -> None:

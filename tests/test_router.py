@@ -487,7 +487,7 @@ def test_a_night_tells_how_many_turns_went_where(home: Home, checkpoint: Path) -
         judge=JudgeConfig(str(data / "tasks.jsonl"), str(data / "general.jsonl"), answer_tokens=8),
         lessons=LessonConfig(rounds=1, max_tokens=8, general=4),
         night=NightConfig(rank=4, epochs=1, batch_tokens=256),
-        gate=Policy(max_ppl_rise_pct=1e9, max_harness_lost=1000, max_old_loss_rise=100.0, min_new_gain=-1e9),
+        gate=Policy(max_ppl_rise_pct=1e9, max_harness_lost=1000, max_old_loss_rise=100.0, min_new_gain=0.0),
     )
     file = home.root / "talks.jsonl"
     answer = {"role": "assistant", "content": "Rex"}

@@ -33,9 +33,9 @@ def killed(checkpoint: Path, tmp_path: Path, count: int, seed: int) -> dict[str,
 def test_a_night_killed_at_places_drawn_by_chance_ends_as_if_it_had_not_been(
     checkpoint: Path, tmp_path: Path
 ) -> None:
-    found = killed(checkpoint, tmp_path, count=8, seed=0)
+    found = killed(checkpoint, tmp_path, count=4, seed=0)
     assert found["bad"] == []
-    assert found["killed"] >= 8  # control: each was killed, some twice
+    assert found["killed"] >= 4  # control: each was killed, some twice
     assert found["places"] > 100
 
 

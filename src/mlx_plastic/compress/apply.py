@@ -17,6 +17,7 @@ import numpy as np
 
 from mlx_plastic import __version__
 from mlx_plastic.backend import mx, peak_memory_mb, reset_peak_memory
+from mlx_plastic.base.shards import Tensor, bits_of
 from mlx_plastic.base.weights import Weights, open_weights
 from mlx_plastic.compress.gptq import ROWS, gptq, metric
 from mlx_plastic.compress.metrics import Metrics
@@ -25,7 +26,7 @@ from mlx_plastic.compress.park import FOLDER, INDEX, Parked
 from mlx_plastic.compress.plan import Plan, Stored, by_module
 from mlx_plastic.compress.price import stored_dtype
 from mlx_plastic.compress.schemes import decode, pack, rounded
-from mlx_plastic.compress.shards import Shards, Tensor, bits_of, carry, free_bytes
+from mlx_plastic.compress.shards import Shards, carry, free_bytes
 from mlx_plastic.errors import BadConfig, BaseMismatch, PlasticError
 from mlx_plastic.home import write_json
 from mlx_plastic.lowrank.svd import Array, Method, Svd, truncated_svd

@@ -19,8 +19,8 @@ import safetensors
 import safetensors.numpy
 
 from mlx_plastic.backend import mx
+from mlx_plastic.base.shards import bits_of
 from mlx_plastic.compress.schemes import Dtype
-from mlx_plastic.compress.shards import bits_of
 from mlx_plastic.errors import BadCheckpoint
 from mlx_plastic.home import write_atomic, write_json
 from mlx_plastic.lowrank.svd import Array, Svd

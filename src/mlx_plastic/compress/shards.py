@@ -1,52 +1,22 @@
-"""Shards written tensor by tensor.
-
-where each one goes is known before any is computed, so a crash costs one.
-"""
+"""Shards written tensor by tensor: where each goes is known before any is computed, so a crash costs one."""
 
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from mlx_plastic.backend import mx
 from mlx_plastic.base.checkpoint import INDEX
+from mlx_plastic.base.shards import SHARD_BYTES, Tensor, header, sharded
 from mlx_plastic.home import sync, write_json
 from mlx_plastic.lowrank.svd import Array
 
-SHARD_BYTES = 4 << 30
-NAMES = {
-    mx.float32: "F32",
-    mx.float16: "F16",
-    mx.bfloat16: "BF16",
-    mx.uint8: "U8",
-    mx.int8: "I8",
-    mx.uint16: "U16",
-    mx.int16: "I16",
-    mx.uint32: "U32",
-    mx.int32: "I32",
-    mx.int64: "I64",
-    mx.bool_: "BOOL",
-}
 JOURNAL = "journal.json"
-
-
-@dataclass(frozen=True)
-class Tensor:
-    name: str
-    dtype: mx.Dtype
-    shape: tuple[int, ...]
-
-    @property
-    def nbytes(self) -> int:
-        return math.prod(self.shape) * self.dtype.size
 
 
 @dataclass(frozen=True)
@@ -67,19 +37,13 @@ class Shards:
         self.folder = folder
         self.tensors = list(tensors)
         self.identity = identity
-        groups = list(_groups(self.tensors, shard_bytes))
         self.headers: dict[str, bytes] = {}
         self.places: dict[str, _Place] = {}
-        for i, group in enumerate(groups):
-            one = (
-                "model.safetensors"
-                if len(groups) == 1
-                else f"model-{i + 1:05}-of-{len(groups):05}.safetensors"
-            )
-            self.headers[one] = _header(group)
-            start = len(self.headers[one])
+        for shard, group in sharded(self.tensors, shard_bytes):
+            self.headers[shard] = header(group)
+            start = len(self.headers[shard])
             for tensor in group:
-                self.places[tensor.name] = _Place(one, start)
+                self.places[tensor.name] = _Place(shard, start)
                 start += tensor.nbytes
         self.done = self._resumed()
 
@@ -127,35 +91,6 @@ class Shards:
         about = {"total_size": self.total_bytes}
         write_json(self.folder / INDEX, {"metadata": about, "weight_map": dict(sorted(where.items()))})
         (self.folder / JOURNAL).unlink(missing_ok=True)
-
-
-def _groups(tensors: Sequence[Tensor], most: int) -> Iterator[list[Tensor]]:
-    group: list[Tensor] = []
-    for tensor in tensors:
-        if group and sum(t.nbytes for t in group) + tensor.nbytes > most:
-            yield group
-            group = []
-        group.append(tensor)
-    if group:
-        yield group
-
-
-def _header(tensors: Sequence[Tensor]) -> bytes:
-    entries: dict[str, Any] = {"__metadata__": {"format": "mlx"}}
-    start = 0
-    for t in tensors:
-        span = [start, start + t.nbytes]
-        entries[t.name] = {"dtype": NAMES[t.dtype], "shape": list(t.shape), "data_offsets": span}
-        start += t.nbytes
-    text = json.dumps(entries, separators=(",", ":")).encode("utf-8")
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text
-
-
-def bits_of(array: mx.array) -> Array:
-    """A numpy array with the same bytes; numpy has no bfloat16, so that comes as uint16."""
-    array = mx.contiguous(array)
-    return np.array(array.view(mx.uint16) if array.dtype == mx.bfloat16 else array)
 
 
 CARRIED = re.compile(

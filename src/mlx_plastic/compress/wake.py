@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from mlx_plastic.backend import mx
+from mlx_plastic.base.shards import Tensor, bits_of
 from mlx_plastic.base.weights import Weights, open_weights
 from mlx_plastic.compress.apply import META
 from mlx_plastic.compress.park import FOLDER, INDEX, Parked
 from mlx_plastic.compress.schemes import WHOLE, Scheme, decode
-from mlx_plastic.compress.shards import Shards, Tensor, bits_of, carry
+from mlx_plastic.compress.shards import Shards, carry
 from mlx_plastic.errors import BadCheckpoint, PlasticError
 from mlx_plastic.home import write_json
 

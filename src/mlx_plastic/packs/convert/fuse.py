@@ -12,7 +12,7 @@ import json
 import logging
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +22,7 @@ import numpy as np
 from mlx_plastic.backend import mx, tree_flatten
 from mlx_plastic.base import load_base, resolve
 from mlx_plastic.base.checkpoint import identity_files
+from mlx_plastic.base.shards import SHARD_BYTES, Tensor, bits_of, header, sharded
 from mlx_plastic.errors import PlasticError
 from mlx_plastic.home import write_json
 from mlx_plastic.packs.convert.files import beside, check_free
@@ -34,23 +35,8 @@ log = logging.getLogger(__name__)
 Dtype = Literal["float32", "float16", "bfloat16"]
 Progress = Callable[[int, int], None]  # bytes written, bytes in all
 
-SHARD_BYTES = 4 << 30
 LOSSY_BITS = 4  # at so few bits or fewer, rounding destroys the update
 BESIDE = ("generation_config.json",)  # carried along with the tokenizer
-
-_NAMES = {
-    mx.float32: "F32",
-    mx.float16: "F16",
-    mx.bfloat16: "BF16",
-    mx.uint8: "U8",
-    mx.int8: "I8",
-    mx.uint16: "U16",
-    mx.int16: "I16",
-    mx.uint32: "U32",
-    mx.int32: "I32",
-    mx.int64: "I64",
-    mx.bool_: "BOOL",
-}
 
 
 @dataclass(frozen=True)
@@ -68,17 +54,10 @@ class Fused:
 
 
 @dataclass(frozen=True)
-class Tensor:
-    """One tensor of the new checkpoint, computed when it is written."""
+class Computed(Tensor):
+    """A tensor of the new checkpoint, computed when it is written."""
 
-    name: str
-    dtype: mx.Dtype
-    shape: tuple[int, ...]
     compute: Callable[[], mx.array]
-
-    @property
-    def nbytes(self) -> int:
-        return int(np.prod(self.shape)) * self.dtype.size
 
 
 def fuse(
@@ -148,7 +127,7 @@ def _answers(pack: Pack, ref: str, cache: Path | None) -> tuple[mx.array, mx.arr
     return bare, worn
 
 
-def _tensors(source: Path, pack: Pack, dtype: Dtype | None) -> list[Tensor]:
+def _tensors(source: Path, pack: Pack, dtype: Dtype | None) -> list[Computed]:
     """Every tensor of the fused checkpoint, under the names that mlx-lm gives them; none is computed yet."""
     from mlx_lm.utils import load_model
 
@@ -167,7 +146,7 @@ def _tensors(source: Path, pack: Pack, dtype: Dtype | None) -> list[Tensor]:
     return made
 
 
-def _tensor(name: str, array: mx.array, quantized: Any, update: Factors | None, wanted: Any) -> Tensor:
+def _tensor(name: str, array: mx.array, quantized: Any, update: Factors | None, wanted: Any) -> Computed:
     shape, dtype = array.shape, array.dtype
     if quantized is not None:
         shape, dtype = (*shape[:-1], shape[-1] * 32 // quantized.bits), quantized.scales.dtype
@@ -183,7 +162,7 @@ def _tensor(name: str, array: mx.array, quantized: Any, update: Factors | None, 
             w = w.astype(mx.float32) + (update.scale * b) @ a
         return w.astype(dtype)
 
-    return Tensor(name, dtype, tuple(shape), compute)
+    return Computed(name, dtype, tuple(shape), compute)
 
 
 def _dequantized(weight: mx.array, module: Any) -> mx.array:
@@ -196,7 +175,9 @@ def _dequantized(weight: mx.array, module: Any) -> mx.array:
     )
 
 
-def _write(out: Path, source: Path, pack: Pack, tensors: list[Tensor], on_progress: Progress | None) -> None:
+def _write(
+    out: Path, source: Path, pack: Pack, tensors: list[Computed], on_progress: Progress | None
+) -> None:
     """The checkpoint in `out`: shards, config without quantization, tokenizer, and where it came from."""
     config = json.loads((source / "config.json").read_bytes())
     for key in ("quantization", "quantization_config"):
@@ -224,17 +205,16 @@ def _write(out: Path, source: Path, pack: Pack, tensors: list[Tensor], on_progre
     _write_shards(out, tensors, on_progress)
 
 
-def _write_shards(out: Path, tensors: list[Tensor], on_progress: Progress | None) -> None:
+def _write_shards(out: Path, tensors: list[Computed], on_progress: Progress | None) -> None:
     """Write the shards and their index. `tensors` is emptied: each is let go as soon as it is written."""
-    groups = list(_groups(tensors))
+    shards = sharded(tensors, SHARD_BYTES)
     tensors.clear()
-    total, done = sum(t.nbytes for group in groups for t in group), 0
+    total, done = sum(t.nbytes for _, group in shards for t in group), 0
     where: dict[str, str] = {}
-    for i, group in enumerate(groups):
-        name = f"model-{i + 1:05}-of-{len(groups):05}.safetensors" if len(groups) > 1 else "model.safetensors"
+    for name, group in shards:
         where |= {tensor.name: name for tensor in group}
         with open(out / name, "xb") as file:
-            file.write(_header(group))
+            file.write(header(group))
             while group:
                 tensor = group.pop(0)
                 file.write(_bytes(tensor))
@@ -244,36 +224,11 @@ def _write_shards(out: Path, tensors: list[Tensor], on_progress: Progress | None
     write_json(out / "model.safetensors.index.json", {"metadata": {"total_size": total}, "weight_map": where})
 
 
-def _groups(tensors: list[Tensor]) -> Iterator[list[Tensor]]:
-    group: list[Tensor] = []
-    for tensor in tensors:
-        if group and sum(t.nbytes for t in group) + tensor.nbytes > SHARD_BYTES:
-            yield group
-            group = []
-        group.append(tensor)
-    yield group
-
-
-def _header(tensors: list[Tensor]) -> bytes:
-    """The beginning of a safetensors file: known before any tensor is."""
-    entries: dict[str, Any] = {"__metadata__": {"format": "mlx"}}
-    start = 0
-    for t in tensors:
-        stop = start + t.nbytes
-        entries[t.name] = {"dtype": _NAMES[t.dtype], "shape": list(t.shape), "data_offsets": [start, stop]}
-        start = stop
-    text = json.dumps(entries, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text
-
-
-def _bytes(tensor: Tensor) -> bytes:
-    array = mx.contiguous(tensor.compute())
+def _bytes(tensor: Computed) -> bytes:
+    array = tensor.compute()
     if array.shape != tensor.shape or array.dtype != tensor.dtype:
         raise AssertionError(f"{tensor.name} became {array.dtype} {array.shape}")
-    if array.dtype == mx.bfloat16:  # numpy has none
-        array = array.view(mx.uint16)
-    return np.array(array).tobytes()
+    return bits_of(array).tobytes()
 
 
 def _quantize(whole: Path, out: Path, bits: int, group_size: int) -> None:

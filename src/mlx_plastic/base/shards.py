@@ -1,0 +1,83 @@
+"""How the weights of a checkpoint lie in SafeTensors files, known before any of them is computed."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+
+from mlx_plastic.backend import mx
+from mlx_plastic.lowrank.svd import Array
+
+SHARD_BYTES = 4 << 30
+NAMES = {
+    mx.float32: "F32",
+    mx.float16: "F16",
+    mx.bfloat16: "BF16",
+    mx.uint8: "U8",
+    mx.int8: "I8",
+    mx.uint16: "U16",
+    mx.int16: "I16",
+    mx.uint32: "U32",
+    mx.int32: "I32",
+    mx.int64: "I64",
+    mx.bool_: "BOOL",
+}
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One tensor of a checkpoint that is to be written."""
+
+    name: str
+    dtype: mx.Dtype
+    shape: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.size
+
+
+T = TypeVar("T", bound=Tensor)
+
+
+def sharded(tensors: Sequence[T], most: int) -> list[tuple[str, list[T]]]:
+    """The shards by name, each with its tensors in their order: at most `most` bytes, or one tensor."""
+    groups = list(_groups(tensors, most))
+    if len(groups) == 1:
+        return [("model.safetensors", groups[0])]
+    return [(f"model-{i + 1:05}-of-{len(groups):05}.safetensors", group) for i, group in enumerate(groups)]
+
+
+def _groups(tensors: Sequence[T], most: int) -> Iterator[list[T]]:
+    group: list[T] = []
+    for tensor in tensors:
+        if group and sum(t.nbytes for t in group) + tensor.nbytes > most:
+            yield group
+            group = []
+        group.append(tensor)
+    if group:
+        yield group
+
+
+def header(tensors: Sequence[Tensor]) -> bytes:
+    """The beginning of a SafeTensors file that holds these, one behind the other."""
+    entries: dict[str, Any] = {"__metadata__": {"format": "mlx"}}
+    start = 0
+    for t in tensors:
+        stop = start + t.nbytes
+        entries[t.name] = {"dtype": NAMES[t.dtype], "shape": list(t.shape), "data_offsets": [start, stop]}
+        start = stop
+    text = json.dumps(entries, separators=(",", ":")).encode("utf-8")
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
+
+
+def bits_of(array: mx.array) -> Array:
+    """A numpy array with the same bytes; numpy has no bfloat16, so that comes as uint16."""
+    array = mx.contiguous(array)
+    return np.array(array.view(mx.uint16) if array.dtype == mx.bfloat16 else array)

@@ -20,7 +20,7 @@ TABLES = {"file": FILES, "header": HEADERS, "numbers": NUMBERS, "manifest": MANI
 HOSTILE = {f"{table}: {what}": how for table, cases in TABLES.items() for what, how in cases.items()}
 SOUND: tuple[Storage, ...] = ("float16", "int8", "int4")
 
-MOST_S = 3.0
+MOST_S = 1.0  # of processor time: a busy machine is no fault of the pack's
 MOST_MB = 100.0
 
 CHILD = """
@@ -51,10 +51,10 @@ def read(folder):
 
 def measured(do, *given):
     seconds = 9e9
-    for _ in range(3):  # the quickest: a busy machine is no fault of the pack's
-        started = time.perf_counter()
+    for _ in range(3):  # the quickest
+        started = time.process_time()
         told = do(*given)
-        seconds = min(seconds, time.perf_counter() - started)
+        seconds = min(seconds, time.process_time() - started)
         if seconds < 0.3:
             break
     tracemalloc.start()  # in a run of its own: it makes everything slower
@@ -64,7 +64,9 @@ def measured(do, *given):
     return {"told": told, "seconds": seconds, "peak_mb": peak_mb}
 
 def waste():
-    time.sleep(3.1)
+    until = time.process_time() + 1.1
+    while time.process_time() < until:
+        pass
     return str(len(bytes(150_000_000)))
 
 found = {"control: waste": measured(waste)}

@@ -151,3 +151,32 @@ def test_each_rule_can_fail(module: str, source: str, fault: str) -> None:
 )
 def test_what_is_allowed_passes(module: str, source: str) -> None:
     assert faults(source, module) == []
+
+
+def shadows(package: Path) -> list[str]:
+    """Names that a package hands out late and that one of its own modules is called as well.
+
+    Importing that module puts it where the name was: what is handed out then hangs on who imported first.
+    """
+    body = ast.parse((package / "__init__.py").read_text("utf-8")).body
+    if not any(isinstance(node, ast.FunctionDef) and node.name == "__getattr__" for node in body):
+        return []  # names imported at once come after their modules and stay
+    lists = [
+        node.value
+        for node in body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
+    ]
+    names = [name for found in lists for name in ast.literal_eval(found)]
+    return [name for name in names if (package / f"{name}.py").exists() or (package / name).is_dir()]
+
+
+@pytest.mark.parametrize("package", sorted({path.parent for _, path in modules()}), ids=lambda p: p.name)
+def test_no_module_takes_the_place_of_a_name_its_package_hands_out(package: Path) -> None:
+    assert shadows(package) == []
+
+
+def test_a_name_in_its_packages_place_is_seen(tmp_path: Path) -> None:
+    (tmp_path / "__init__.py").write_text('__all__ = ["shards"]\ndef __getattr__(name): ...')
+    assert shadows(tmp_path) == []
+    (tmp_path / "shards.py").touch()
+    assert shadows(tmp_path) == ["shards"]

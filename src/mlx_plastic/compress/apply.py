@@ -17,7 +17,7 @@ import numpy as np
 
 from mlx_plastic import __version__
 from mlx_plastic.backend import mx, peak_memory_mb, reset_peak_memory
-from mlx_plastic.base.shards import Tensor, bits_of
+from mlx_plastic.base.sharding import Tensor, bits_of
 from mlx_plastic.base.weights import Weights, open_weights
 from mlx_plastic.compress.gptq import ROWS, gptq, metric
 from mlx_plastic.compress.metrics import Metrics

@@ -19,7 +19,7 @@ import safetensors
 import safetensors.numpy
 
 from mlx_plastic.backend import mx
-from mlx_plastic.base.shards import bits_of
+from mlx_plastic.base.sharding import bits_of
 from mlx_plastic.compress.schemes import Dtype
 from mlx_plastic.errors import BadCheckpoint
 from mlx_plastic.home import write_atomic, write_json

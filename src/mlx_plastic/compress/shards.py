@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from mlx_plastic.base.checkpoint import INDEX
-from mlx_plastic.base.shards import SHARD_BYTES, Tensor, header, sharded
+from mlx_plastic.base.sharding import SHARD_BYTES, Tensor, header, sharded
 from mlx_plastic.home import sync, write_json
 from mlx_plastic.lowrank.svd import Array
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mlx_plastic.backend import mx
-from mlx_plastic.base.shards import Tensor, bits_of
+from mlx_plastic.base.sharding import Tensor, bits_of
 from mlx_plastic.base.weights import Weights, open_weights
 from mlx_plastic.compress.apply import META
 from mlx_plastic.compress.park import FOLDER, INDEX, Parked

@@ -22,7 +22,7 @@ import numpy as np
 from mlx_plastic.backend import mx, tree_flatten
 from mlx_plastic.base import load_base, resolve
 from mlx_plastic.base.checkpoint import identity_files
-from mlx_plastic.base.shards import SHARD_BYTES, Tensor, bits_of, header, sharded
+from mlx_plastic.base.sharding import SHARD_BYTES, Tensor, bits_of, header, sharded
 from mlx_plastic.errors import PlasticError
 from mlx_plastic.home import write_json
 from mlx_plastic.packs.convert.files import beside, check_free

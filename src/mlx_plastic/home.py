@@ -21,6 +21,7 @@ from filelock import FileLock, Timeout
 from mlx_plastic.errors import BadConfig, Busy, PlasticError
 
 HOME_VARIABLE = "MLX_PLASTIC_HOME"
+SEEN_S = 0.2  # longer than `is_locked` holds a lock: who waits so long is not refused for being looked at
 
 T = TypeVar("T")
 
@@ -210,3 +211,20 @@ def locked(home: Home, what: str, *, hint: str, wait_s: float = 0.0) -> Iterator
         yield
     finally:
         lock.release()
+
+
+def is_locked(home: Home, what: str) -> bool:
+    """Whether anybody holds the home's lock `what` now.
+
+    It is taken for a moment to find out, so a lock that is looked at is to be taken with `wait_s` SEEN_S.
+    """
+    path = home.lock_file(what)
+    if not path.exists():
+        return False
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    lock.release()
+    return False

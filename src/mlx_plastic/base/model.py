@@ -130,17 +130,19 @@ class Base:
         return out
 
 
-def load_base(ref: str = NANO, *, cache: Path | None = None) -> Base:
+def load_base(ref: str = NANO, *, cache: Path | None = None, weights: bool = True) -> Base:
     """The checkpoint `ref` (see `resolve`) in memory, ready to answer.
 
     cache: a folder for file digests, so that an unchanged checkpoint is hashed once. Where low
-    precision is slow (any CPU) and memory allows, weights are widened to float32. Code that comes
-    with a checkpoint is never run. Raises BaseNotFound or BadCheckpoint.
+    precision is slow (any CPU) and memory allows, weights are widened to float32. weights: False reads none;
+    the model is then one that must not be asked. Code that comes with a checkpoint is never run.
+    Raises BaseNotFound or BadCheckpoint.
     """
     path = resolve(ref)
     model, tokenizer, config = load_lazily(path)
-    notes = [widen(model), _give_template(tokenizer)]
-    mx.eval(model.parameters())
+    notes = [widen(model) if weights else "", _give_template(tokenizer)]
+    if weights:
+        mx.eval(model.parameters())
     model.freeze()
     model.eval()
     stop = (PLAIN_STOP,) if notes[1] else ()

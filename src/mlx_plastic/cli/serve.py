@@ -78,6 +78,9 @@ def _serve(home: Home, config: ServeConfig, base: str | None, *, as_json: bool) 
         else:
             worn = " + ".join(service.store.active()) or "no pack"
             note(f"{service.base.ref}, wearing {worn}, answers at {address}/v1")
+            if service.nights.running():
+                meanwhile = "are told to ask again" if config.nights == "wait" else "are answered, slower"
+                note(f"a night is running: until it ends, requests {meanwhile}")
             note(f"days and nights are shown at {address} (plastic open); Ctrl-C ends")
         try:
             board = pages(service, _doors(home), keys)

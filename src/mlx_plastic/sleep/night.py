@@ -11,7 +11,7 @@ import functools
 import logging
 from typing import TYPE_CHECKING
 
-from mlx_plastic.home import Home, locked
+from mlx_plastic.home import SEEN_S, Home, locked
 from mlx_plastic.memory import Exchange, Memory
 from mlx_plastic.packs import BARE
 from mlx_plastic.sleep.config import NightConfig, Settings, fitted, read_settings
@@ -67,7 +67,7 @@ def sleep(
     settings_.budget.check()
     asked = Asked(tag, dry_run, reset_adapter, retry, resume)
     stop = stop or Stop(minutes=settings_.budget.minutes)
-    with locked(home, "night", hint=LOCKED), Memory(home) as memory:
+    with locked(home, "night", hint=LOCKED, wait_s=SEEN_S), Memory(home) as memory:
         settings_ = dataclasses.replace(settings_, night=fitted_within(settings_, base))
         worn = None if adapter_tag is None else tuple(name for name in (adapter_tag,) if name != BARE)
         make = functools.partial(Doors, home, base, memory, settings_, tick or (lambda *_: None), stop=stop)

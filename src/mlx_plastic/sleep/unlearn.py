@@ -7,7 +7,7 @@ import functools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from mlx_plastic.home import Home, locked
+from mlx_plastic.home import SEEN_S, Home, locked
 from mlx_plastic.memory import Memory
 from mlx_plastic.packs import Store
 from mlx_plastic.packs.wear.attach import attached
@@ -58,7 +58,7 @@ def forget(
     same call goes on where it was.
     """
     tell: Tick = tick or (lambda *_: None)
-    with locked(home, "night", hint=HINT), Memory(home) as memory:
+    with locked(home, "night", hint=HINT, wait_s=SEEN_S), Memory(home) as memory:
         seen = witnesses(home, found.turns) if base and found and found.rebuild else []
         bare, before = ([], 0.0) if base is None else _measured(home, base, seen, tell)
         erased = erase(home, memory, found, purge=purge) if found else erase_again(home, memory)

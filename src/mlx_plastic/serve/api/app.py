@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
@@ -35,7 +36,9 @@ def make_app(
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        making_room = asyncio.create_task(service.nights.make_room(service.worker))
         yield
+        making_room.cancel()
         await service.close()
 
     routes: list[BaseRoute] = [
@@ -91,14 +94,16 @@ def _model(service: Service) -> Callable[[Request], Awaitable[Response]]:
 
 def _health(service: Service) -> Callable[[Request], Awaitable[Response]]:
     async def endpoint(_: Request) -> Response:
-        return JSONResponse({"status": "ok", "version": __version__, "loaded": service.worker.is_loaded})
+        told = {"loaded": service.worker.is_loaded, "night": service.nights.running()}
+        return JSONResponse({"status": "ok", "version": __version__} | told)
 
     return endpoint
 
 
 def _metrics(service: Service) -> Callable[[Request], Awaitable[Response]]:
     async def endpoint(_: Request) -> Response:
-        return PlainTextResponse(service.metrics.text(service.worker), media_type="text/plain; version=0.0.4")
+        told = service.metrics.text(service.worker, night=service.nights.running())
+        return PlainTextResponse(told, media_type="text/plain; version=0.0.4")
 
     return endpoint
 

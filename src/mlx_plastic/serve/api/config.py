@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -14,6 +15,9 @@ class ServeConfig:
     hosts: str = ""  # names under which browsers may reach it besides localhost, with commas between them
     memory: bool = True  # what is said is remembered, unless a request says otherwise
     rag: bool = False  # look up what was said before, unless a request says otherwise
+    nights: Literal["answer", "wait"] = (
+        "answer"  # while one runs: go on, slower, or give it the base's memory
+    )
     max_tokens: int = 1024  # of an answer, where a request says nothing
     body_kb: int = 4096  # of one request
     header_s: float = 10.0  # for a client to send the head of a request

@@ -27,10 +27,17 @@ class ApiError(Exception):
     """An answer that is no success. Never holds what a person said."""
 
     def __init__(
-        self, status: int, message: str, *, param: str | None = None, code: str | None = None
+        self,
+        status: int,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        retry_s: int = RETRY_S,
     ) -> None:
         super().__init__(message)
         self.status, self.message, self.param, self.code = status, message, param, code
+        self.retry_s = retry_s
 
     @property
     def body(self) -> dict[str, Any]:
@@ -38,7 +45,7 @@ class ApiError(Exception):
         return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
 
     def response(self) -> JSONResponse:
-        headers = {"Retry-After": str(RETRY_S)} if self.status in (429, 503) else None
+        headers = {"Retry-After": str(self.retry_s)} if self.status in (429, 503) else None
         return JSONResponse(self.body, self.status, headers)
 
 

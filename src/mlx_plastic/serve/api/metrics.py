@@ -25,7 +25,7 @@ class Metrics:
         self.seconds += end.seconds
         self.first_seconds += end.first_s
 
-    def text(self, worker: Worker) -> str:
+    def text(self, worker: Worker, *, night: bool = False) -> str:
         running, waiting = worker.load_now()
         counts = worker.counts
         lines = [
@@ -42,6 +42,7 @@ class Metrics:
             *_single("waiting", "gauge", "answers that wait", waiting),
             *_single("prefix_bytes", "gauge", "kept of what was read", worker.prefix_bytes),
             *_single("loaded", "gauge", "whether the base is in memory", int(worker.is_loaded)),
+            *_single("night", "gauge", "whether a night runs on this home", int(night)),
         ]
         return "\n".join(lines) + "\n"
 

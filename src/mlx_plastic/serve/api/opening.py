@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mlx_plastic.home import Home, settings
 from mlx_plastic.memory import Memory
 from mlx_plastic.packs import Store
 from mlx_plastic.serve.api.config import ServeConfig
+from mlx_plastic.serve.api.night import Nights
 from mlx_plastic.serve.api.service import Service
 from mlx_plastic.serve.batch import BatchConfig, Worker
 from mlx_plastic.serve.engine import ChatConfig
@@ -26,7 +28,11 @@ def open_service(home: Home, config: ServeConfig, *, base: str) -> Service:
     memory = Memory(home)  # first: a damaged log is told before a long load
     worker = Worker(lambda: load_base(base, cache=home.cache), settings(home, "batch", BatchConfig))
     try:
-        loaded = worker.start()
+        if Nights(home, config).closed:
+            worker.begin()
+            loaded = replace(load_base(base, cache=home.cache, weights=False), model=None)
+        else:
+            loaded = worker.start()
     except BaseException:
         memory.close()
         raise

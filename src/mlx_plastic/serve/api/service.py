@@ -18,6 +18,7 @@ from mlx_plastic.serve.api.diary import Diary, Entry
 from mlx_plastic.serve.api.errors import ApiError, bad
 from mlx_plastic.serve.api.metrics import Metrics
 from mlx_plastic.serve.api.names import Choice, Names
+from mlx_plastic.serve.api.night import Nights
 from mlx_plastic.serve.api.requests import ChatRequest, Consent, Defaults, Speaking
 from mlx_plastic.serve.batch import Wanted, Worker
 
@@ -59,6 +60,7 @@ class Service:
         self.metrics = Metrics()
         self.constrainer = Constrainer(base.tokenizer)
         self.running: set[Answering] = set()
+        self.nights = Nights(store.home, config)
         self.leaving = threading.Event()  # the server has begun to go down
         self._notes = notes
         self._tokenizing = threading.Lock()  # the tokenizer is not made for several threads
@@ -71,6 +73,7 @@ class Service:
         Raises ApiError, or PlasticError for what the rooms below refuse.
         """
         constraint = self._constraint(request)
+        await in_thread(self._let_in)
         choice, packs = await self._wear(request.model, request.packs)
         tokens = await in_thread(self.prompt, request.messages, request.tools)
         wanted = self._wanted(tokens, request.speaking, packs, choice, request.consent)
@@ -87,6 +90,7 @@ class Service:
         self, prompts: Sequence[str | list[int]], model: str | None, packs: list[Any], speaking: Speaking
     ) -> tuple[Answering, Choice]:
         """Texts that go on; nothing of it is remembered."""
+        await in_thread(self._let_in)
         choice, worn = await self._wear(model, packs)
         wanted = []
         for prompt in prompts:
@@ -153,6 +157,10 @@ class Service:
             how.logprobs,
             remember=consent.log,
         )
+
+    def _let_in(self) -> None:
+        self.nights.let_in()
+        self.worker.rest(False)  # the night may have ended since it was last looked for
 
     def _room(self, answers: int) -> None:
         if sum(len(a.answers) for a in self.running) + answers > self.config.requests:

@@ -45,6 +45,7 @@ class Worker:
         self._fills: deque[tuple[list[Unread], Generator[None, None, Lane]]] = deque()
         self._lanes: dict[Outfit, Lane] = {}
         self._closing = False
+        self._resting = False
         self._idle_since = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="decode", daemon=True)
 
@@ -52,12 +53,23 @@ class Worker:
 
     def start(self) -> Base:
         """Begin; the base without its model, once it is loaded. Raises whatever that raises."""
-        self._thread.start()
+        self.begin()
         try:
             return self.call(lambda loaded: replace(loaded.base, model=None)).result()
         except BaseException:
             self.stop()
             raise
+
+    def begin(self) -> None:
+        """Begin without a base in memory: it is loaded when something is asked."""
+        self._thread.start()
+
+    def rest(self, on: bool) -> None:
+        """While on, the base leaves memory whenever nothing runs or waits; what is asked loads it again."""
+        with self._wake:
+            changed, self._resting = on != self._resting, on
+            if changed:
+                self._wake.notify()
 
     def submit(self, wanted: Wanted, tell: Asked) -> Job:
         """Queue an answer. tell gets its pieces, then one End. Raises Busy if too many wait already."""
@@ -150,14 +162,21 @@ class Worker:
         return True
 
     def _idle_left(self) -> float | None:
-        if not self.config.idle_s or self._loaded is None:
+        if self._loaded is None:
+            return None
+        if self._resting:
+            return 0.0
+        if not self.config.idle_s:
             return None
         return max(0.0, self._idle_since + self.config.idle_s - time.monotonic())
 
     def _unload(self) -> None:
         from mlx_plastic.backend import mx
 
-        log.info("the base leaves memory: nothing was asked for %.0f s", self.config.idle_s)
+        why = (
+            "it is needed elsewhere" if self._resting else f"nothing was asked for {self.config.idle_s:.0f} s"
+        )
+        log.info("the base leaves memory: %s", why)
         self._loaded = None
         mx.clear_cache()
 

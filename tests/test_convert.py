@@ -124,6 +124,27 @@ def test_there_and_back_are_the_same_bits(
     )
 
 
+@pytest.mark.parametrize(("kind", "library"), [("peft", "peft"), ("mlx-lm", "mlx")])
+def test_what_is_given_away_has_a_page_that_hubs_read_and_names_nobody(
+    tiny: Base, tmp_path: Path, kind: Any, library: str
+) -> None:
+    import yaml
+
+    pack = uneven_pack(tiny)
+    told = {"evals": {"ppl": 3.25, "said: x": 1.0, "passed": True}, "lineage": ("turn-4711",)}
+    for base_id, named in (("org/some-base-4bit", True), ("/home/ada/models/base", False)):
+        out = tmp_path / str(named)
+        manifest = dataclasses.replace(pack.manifest, base_id=base_id, **told)
+        export_pack(Pack(manifest, pack.factors), kind, out)
+        page = (out / "README.md").read_text("utf-8")
+        front = yaml.safe_load(page.split("---")[1])
+        assert front.get("base_model") == (base_id if named else None)
+        assert front["library_name"] == library and {"lora", "mlx-plastic"} <= set(front["tags"])
+        assert tiny.fingerprint in page and "| ppl | 3.25 |" in page and manifest.sha256 in page
+        assert not [word for word in ("/home", "turn-4711", "said") if word in page]
+        assert import_adapter(out, kind, name="back", base=tiny).factors  # the page is in nobody's way
+
+
 def test_a_false_note_beside_the_tensors_is_not_believed(tiny: Base, tmp_path: Path) -> None:
     pack = uneven_pack(tiny)
     export_pack(pack, "peft", tmp_path / "out")

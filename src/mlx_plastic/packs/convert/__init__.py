@@ -22,6 +22,7 @@ import safetensors
 from mlx_plastic.base import read_header, shards
 from mlx_plastic.errors import BadPack, PlasticError
 from mlx_plastic.packs.convert import gguf, mlx_lm, peft
+from mlx_plastic.packs.convert.card import CARD, card
 from mlx_plastic.packs.convert.files import Foreign, beside, check_free, refuse
 from mlx_plastic.packs.convert.fold import Update, halved, relative_error
 from mlx_plastic.packs.format.pack import (
@@ -110,9 +111,11 @@ def _written(pack: Pack, kind: Kind, part: Path, base: Base | None) -> dict[str,
     base_id = pack.manifest.base_id
     if kind == "peft":
         peft.write(part, pack.factors, base_id)
+        (part / CARD).write_text(card(pack.manifest, kind), "utf-8")
         return peft.read(part).updates
     if kind == "mlx-lm":
         mlx_lm.write(part, pack.factors, base_id)
+        (part / CARD).write_text(card(pack.manifest, kind), "utf-8")
         return mlx_lm.read(part).updates
     assert base is not None
     gguf.write(part, pack.factors, name=pack.manifest.name, config=base.config)

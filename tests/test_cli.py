@@ -141,7 +141,7 @@ def test_the_home_comes_from_the_option_then_the_variable_then_the_caller(
 def test_a_users_mistake_is_a_message_a_hint_and_exit_1(runner: CliRunner) -> None:
     done = runner.invoke(cli.plastic, ["probe", "--fail", "plastic"])
     assert (done.exit_code, done.stdout) == (1, "")
-    assert done.stderr == "error: pack 'x' is torn\nhint: activate another\n"
+    assert done.stderr.startswith("error: pack 'x' is torn\nhint: activate another\ncode: PLASTIC-P001 ")
 
 
 @pytest.mark.parametrize("number", ["ENOSPC", "EACCES", "EROFS", "EIO"])

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 import click
 
 from mlx_plastic import __version__
-from mlx_plastic.errors import PlasticError
+from mlx_plastic.errors import MachineFault, PlasticError, page_of
 
 if TYPE_CHECKING:
     from mlx_plastic.home import Home
@@ -80,6 +80,7 @@ COMMANDS = {
         "doctor",
         "Show the device and the BLAS found, what is slow, and the fix.",
     ),
+    "errors": ("mlx_plastic.cli.errors", "errors", "Tell what the code of an error means, and the way out."),
 }
 
 # states of the machine, not bugs of ours: they get a message, anything else keeps its traceback
@@ -95,16 +96,28 @@ MACHINE_FAULTS = {
 
 
 class Failure(click.ClickException):
-    """What a PlasticError looks like on a terminal; the exit code is 1."""
+    """What a PlasticError looks like: lines on stderr, with --json an object on stdout; exit code 1."""
 
-    def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message)
-        self.hint = hint
+    def __init__(self, error: PlasticError, *, as_json: bool = False) -> None:
+        super().__init__(error.message)
+        self.error, self.as_json = error, as_json
 
     def show(self, file: Any = None) -> None:
-        click.echo(f"error: {self.message}", err=True)
-        if self.hint:
-            click.echo(f"hint: {self.hint}", err=True)
+        click.echo(f"error: {self.error.message}", err=True)
+        if self.error.hint:
+            click.echo(f"hint: {self.error.hint}", err=True)
+        click.echo(f"code: {self.error.code} ({page_of(self.error.code)})", err=True)
+        if self.as_json:
+            from mlx_plastic.cli.output import print_json
+
+            print_json({"error": self.error.as_dict()})
+
+
+def failure(error: PlasticError, context: click.Context) -> Failure:
+    """The error as it is shown to whom the command below this context answers."""
+    from mlx_plastic.cli.output import wants_json
+
+    return Failure(error, as_json=wants_json(context))
 
 
 Table = Mapping[str, tuple[str, str, str]]  # as COMMANDS
@@ -143,14 +156,15 @@ class LazyGroup(click.Group):
         try:
             return super().invoke(ctx)
         except PlasticError as error:
-            raise Failure(error.message, error.hint) from error
+            raise failure(error, ctx) from error
         except KeyboardInterrupt:
             click.echo(err=True)
             ctx.exit(130)
         except OSError as error:
             if error.errno not in MACHINE_FAULTS:
                 raise  # click itself answers a broken pipe
-            raise Failure(str(error), MACHINE_FAULTS[error.errno]) from error
+            fault = MachineFault(str(error), hint=MACHINE_FAULTS[error.errno])
+            raise failure(fault, ctx) from error
 
 
 @click.group(

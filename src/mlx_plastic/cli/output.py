@@ -13,12 +13,25 @@ import click
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+AS_JSON = "mlx_plastic.as_json"  # in what click's contexts share
 PLAIN_EVERY_S = 5.0  # seconds between progress lines where nobody sees a line being rewritten
 
 
 def json_option(function: F) -> F:
     """The option --json of a command, passed to it as `as_json: bool`."""
-    return click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")(function)
+    return click.option("--json", "as_json", is_flag=True, callback=_noted, help="Print JSON on stdout.")(
+        function
+    )
+
+
+def _noted(context: click.Context, _: click.Parameter, value: bool) -> bool:
+    context.meta[AS_JSON] = value
+    return value
+
+
+def wants_json(context: click.Context) -> bool:
+    """Whether the command that ran below this context was asked for JSON."""
+    return bool(context.meta.get(AS_JSON))
 
 
 def print_json(value: Any) -> None:

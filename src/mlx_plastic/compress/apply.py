@@ -27,7 +27,7 @@ from mlx_plastic.compress.plan import Plan, Stored, by_module
 from mlx_plastic.compress.price import stored_dtype
 from mlx_plastic.compress.schemes import decode, pack, rounded
 from mlx_plastic.compress.shards import Shards, carry, free_bytes
-from mlx_plastic.errors import BadConfig, BaseMismatch, PlasticError
+from mlx_plastic.errors import BadConfig, BaseMismatch, PlasticError, Taken
 from mlx_plastic.home import write_json
 from mlx_plastic.lowrank.svd import Array, Method, Svd, truncated_svd
 
@@ -84,11 +84,11 @@ def apply(
 
     What is unfinished lies in a hidden folder beside `out`; the same call again goes on there. Raises
     BaseMismatch for a plan of another checkpoint, BadConfig for one that does not fit or lacks its
-    calibration, PlasticError if `out` exists, the disk is too small, or the source is quantized without
-    how.dequantize.
+    calibration, Taken if `out` exists, PlasticError if the disk is too small, or the source is quantized
+    without how.dequantize.
     """
     if out.exists():
-        raise PlasticError(f"{out} exists", hint="name a new folder, or remove that one")
+        raise Taken(f"{out} exists", hint="name a new folder, or remove that one")
     weights = open_weights(ref, cache=cache)
     _check(plan, weights, how)
     store = _metrics(plan, weights, how, metrics)
@@ -122,7 +122,7 @@ def checked(
 ) -> int:
     """Check all that `apply` would, and write nothing; how many tensors are there already to go on from."""
     if out.exists():
-        raise PlasticError(f"{out} exists", hint="name a new folder, or remove that one")
+        raise Taken(f"{out} exists", hint="name a new folder, or remove that one")
     weights = open_weights(ref, cache=cache)
     _check(plan, weights, how)
     _metrics(plan, weights, how, metrics)

@@ -17,7 +17,7 @@ from mlx_plastic.compress.apply import META
 from mlx_plastic.compress.park import FOLDER, INDEX, Parked
 from mlx_plastic.compress.schemes import WHOLE, Scheme, decode
 from mlx_plastic.compress.shards import Shards, carry
-from mlx_plastic.errors import BadCheckpoint, PlasticError
+from mlx_plastic.errors import BadCheckpoint, Taken
 from mlx_plastic.home import write_json
 
 PARTS = ("weight", "scales", "biases", "global_scale")
@@ -51,10 +51,10 @@ def wake(
     """Write the checkpoint in `folder` to `out` with the parked `modules` (all by default) whole, in 16 bits.
 
     components: add only so many of the removed components of each, instead of all that was taken. Raises
-    BadCheckpoint for what is not parked there or is damaged, PlasticError if `out` exists.
+    BadCheckpoint for what is not parked there or is damaged, Taken if `out` exists.
     """
     if out.exists():
-        raise PlasticError(f"{out} exists", hint="name a new folder")
+        raise Taken(f"{out} exists", hint="name a new folder")
     parked = Parked.open(folder)
     wanted = tuple(modules) or tuple(parked.modules)
     if lost := sorted(set(wanted) - set(parked.modules)):

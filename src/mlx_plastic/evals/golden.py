@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from mlx_plastic.errors import BadData, PlasticError
+from mlx_plastic.errors import BadData, NotInstalled
 from mlx_plastic.evals.speaker import Speaker
 from mlx_plastic.samples import Message
 
@@ -59,7 +59,7 @@ def measure_style(
     max_tokens: int = 128,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> StyleMatch:
-    """Ask at temperature 0 behind the golden history, and compare. Raises PlasticError without sacrebleu."""
+    """Ask at temperature 0 behind the golden history, and compare. Raises NotInstalled without sacrebleu."""
     require_sacrebleu()
     answers: list[str] = []
     for start in range(0, len(turns), ANSWERS_PER_STEP):
@@ -108,7 +108,7 @@ def require_sacrebleu() -> None:
     try:
         import sacrebleu  # noqa: F401
     except ImportError as error:
-        raise PlasticError(
+        raise NotInstalled(
             "sacrebleu is not installed, which counts BLEU and chrF",
             hint="pip install 'mlx-plastic[golden]'; plastic eval loss measures perplexity without it",
         ) from error

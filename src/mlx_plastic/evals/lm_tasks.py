@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlx_plastic.errors import BadData, PlasticError
+from mlx_plastic.errors import BadData, NotInstalled, PlasticError
 
 HINT = "pip install 'mlx-plastic[lm-eval]'"
 
@@ -56,7 +56,7 @@ def run_benchmarks(
     model: an mlx-lm model, bare or with packs attached; nothing is loaded. window: tokens of prompt and
     answer together. limit: so many examples a task. shots: examples in the prompt; None: as the task has it.
     chat: under the chat template. folder: of more task files. Data sets come from the network once.
-    Raises PlasticError if the harness is not installed, BadData for a task that it does not know.
+    Raises NotInstalled if the harness is not installed, BadData for a task that it does not know.
     """
     evaluator, manager = _harness(tasks, folder)
     if missing := _missing(tasks, manager):
@@ -89,9 +89,9 @@ def run_benchmarks(
 
 
 def require_lm_eval() -> None:
-    """Raises PlasticError if lm-evaluation-harness is not installed."""
+    """Raises NotInstalled if lm-evaluation-harness is not installed."""
     if importlib.util.find_spec("lm_eval") is None:
-        raise PlasticError("lm-evaluation-harness is not installed", hint=HINT)
+        raise NotInstalled("lm-evaluation-harness is not installed", hint=HINT)
 
 
 def _harness(wanted: Sequence[str], folder: Path | None) -> tuple[Any, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from mlx_plastic.errors import PlasticError
+from mlx_plastic.errors import NotInstalled, PlasticError
 from mlx_plastic.evals.trends import Series
 
 ENDINGS = (".png", ".svg", ".pdf")
@@ -15,7 +15,7 @@ WIDE = 2  # charts beside each other
 def draw(series: Sequence[Series], path: Path) -> None:
     """Write the picture; its ending says as what. Nights that were set apart are crosses.
 
-    Raises PlasticError without matplotlib, for another ending, and if there is nothing to draw.
+    Raises NotInstalled without matplotlib, PlasticError for another ending and if there is nothing to draw.
     """
     if path.suffix not in ENDINGS:
         raise PlasticError(f"cannot draw {path.name}", hint=f"let the name end with {', '.join(ENDINGS)}")
@@ -24,7 +24,7 @@ def draw(series: Sequence[Series], path: Path) -> None:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise PlasticError("matplotlib is not installed", hint="pip install 'mlx-plastic[plots]'") from error
+        raise NotInstalled("matplotlib is not installed", hint="pip install 'mlx-plastic[plots]'") from error
 
     rows = -(-len(series) // WIDE)
     figure = Figure(figsize=(6 * WIDE, 2.8 * rows), layout="constrained")

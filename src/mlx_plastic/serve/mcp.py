@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mlx_plastic import __version__
-from mlx_plastic.errors import PlasticError
+from mlx_plastic.errors import NotInstalled, PlasticError
 
 if TYPE_CHECKING:
     from mcp.server.mcpserver import MCPServer
@@ -22,12 +22,12 @@ ABOUT = (
 
 
 def make_mcp(memory: Memory) -> MCPServer[Any]:
-    """A server of three tools. Raises PlasticError if the package mcp is not installed."""
+    """A server of three tools. Raises NotInstalled if the package mcp is not installed."""
     try:
         from mcp.server.mcpserver import MCPServer
         from mcp.types import ToolAnnotations
     except ImportError as error:
-        raise PlasticError("the package mcp is not installed", hint=INSTALL) from error
+        raise NotInstalled("the package mcp is not installed", hint=INSTALL) from error
     server: MCPServer[Any] = MCPServer("mlx-plastic", version=__version__, instructions=ABOUT)
     asks, adds, deletes = (
         ToolAnnotations(read_only_hint=True, open_world_hint=False),

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from mlx_plastic.errors import PlasticError
+from mlx_plastic.errors import PlasticError, Taken
 from mlx_plastic.home import Home, write_atomic, write_json
 from mlx_plastic.samples import from_jsonl, to_jsonl
 
@@ -192,12 +192,12 @@ def scrub(home: Home, turns: Iterable[str]) -> int:
 def free_tag(home: Home, wanted: str | None, taken: set[str], today: str) -> str:
     """The tag asked for, or the date, with a number behind it from the second night of a day on.
 
-    Raises PlasticError if the tag asked for is taken by another night or pack.
+    Raises Taken if the tag asked for is that of another night or pack.
     """
     used = taken | {j.record.tag for j in nights(home) if j.record.status not in ("dry-run", "abandoned")}
     if wanted:
         if wanted in used:
-            raise PlasticError(f"there is a night or a pack {wanted!r} already", hint="choose another --tag")
+            raise Taken(f"there is a night or a pack {wanted!r} already", hint="choose another --tag")
         return wanted
     return next(t for t in (today, *(f"{today}.{i}" for i in range(2, 10_000))) if t not in used)
 

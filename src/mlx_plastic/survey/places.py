@@ -10,7 +10,13 @@ from mlx_plastic.errors import PlasticError
 
 
 class PackedSplitError(PlasticError):
-    """A fused matrix does not have the size that its rule splits."""
+    """A fused matrix does not have the size that its rule splits.
+
+    To do: mend `packed_split` of that rule in the survey's config, or set `strict_packed_split` to false:
+    then it is warned of and taken whole.
+    """
+
+    code = "PLASTIC-S001"
 
 
 @dataclass(frozen=True)

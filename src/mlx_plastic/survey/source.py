@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from mlx_plastic.errors import BadCheckpoint, BaseNotFound, PlasticError
+from mlx_plastic.errors import BadCheckpoint, BaseNotFound, NotInstalled
 
 
 class Source(Protocol):
@@ -127,7 +127,7 @@ def _fsspec() -> Any:
     try:
         import fsspec
     except ImportError as error:
-        raise PlasticError("a URL needs fsspec", hint="pip install fsspec") from error
+        raise NotInstalled("a URL needs fsspec", hint="pip install fsspec") from error
     return fsspec
 
 

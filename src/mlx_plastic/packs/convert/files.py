@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 
-from mlx_plastic.errors import BadPack, PlasticError
+from mlx_plastic.errors import BadPack, Taken
 from mlx_plastic.home import sync, sync_folder
 from mlx_plastic.packs.convert.fold import Hint, Update
 from mlx_plastic.packs.format.tensors import MAX_MODULES, Array, Factors
@@ -62,7 +62,7 @@ def config_file(config: Mapping[str, Any]) -> bytes:
 def beside(out: Path) -> Iterator[Path]:
     """A path beside `out` to write to, which becomes `out` if the block ends well and is removed if not.
 
-    Raises PlasticError if `out` exists already.
+    Raises Taken if `out` exists already.
     """
     check_free(out)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -82,9 +82,9 @@ def beside(out: Path) -> Iterator[Path]:
 
 
 def check_free(out: Path) -> None:
-    """Raises PlasticError if something lies at `out`: nothing is ever overwritten."""
+    """Raises Taken if something lies at `out`: nothing is ever overwritten."""
     if os.path.lexists(out):
-        raise PlasticError(f"{out} is there already", hint="choose another --out, or remove it first")
+        raise Taken(f"{out} is there already", hint="choose another --out, or remove it first")
 
 
 def _remove(path: Path) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from mlx_plastic.base import role_of
-from mlx_plastic.errors import BadPack, PlasticError
+from mlx_plastic.errors import BadPack, NotInstalled, PlasticError
 from mlx_plastic.packs.convert.fold import Update, folded
 from mlx_plastic.packs.format.tensors import Array, Factors
 
@@ -63,8 +63,8 @@ EXPERTS = {
 def write(out: Path, factors: Mapping[str, Factors], *, name: str, config: Mapping[str, Any]) -> None:
     """Write the pack as the GGUF adapter `out`. config: the base's config.json.
 
-    Raises PlasticError without the package gguf, or for a base whose layout in llama.cpp is not known here;
-    BadPack with every module that has no place in it.
+    Raises NotInstalled without the package gguf, PlasticError for a base whose layout in llama.cpp is not
+    known here; BadPack with every module that has no place in it.
     """
     gguf = _package()
     family = family_of(config)
@@ -171,7 +171,7 @@ def _package() -> Any:
     try:
         import gguf
     except ImportError as error:
-        raise PlasticError(
+        raise NotInstalled(
             "the package gguf is not installed", hint="pip install 'mlx-plastic[gguf]'"
         ) from error
     return gguf

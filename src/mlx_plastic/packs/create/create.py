@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlx_plastic.backend import World, world
-from mlx_plastic.errors import BadConfig, BadPack, PlasticError, TrainingFailed
+from mlx_plastic.errors import BadConfig, BadPack, PlasticError, Taken, TrainingFailed
 from mlx_plastic.evals import measure_loss
 from mlx_plastic.evals.ledger import finite
 from mlx_plastic.home import Home, append_line, write_json
@@ -77,14 +77,12 @@ def is_broken_off(home: Home, name: str) -> bool:
 
 
 def check_free(store: Store, name: str, *, resume: bool | None) -> None:
-    """Raises PlasticError if the name is taken, or if it is not said what becomes of a training broken off.
+    """Raises Taken if the name is, PlasticError if it is not said what becomes of a training broken off.
 
     resume: True goes on with it, False begins anew, None has not been said.
     """
     if store.folder(name).exists():
-        raise PlasticError(
-            f"there is a pack {name!r} already ({store.status(name)})", hint="choose another --name"
-        )
+        raise Taken(f"there is a pack {name!r} already ({store.status(name)})", hint="choose another --name")
     if resume is None and is_broken_off(store.home, name):
         raise PlasticError(
             f"a training of {name!r} was broken off",

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlx_plastic.errors import PlasticError
+from mlx_plastic.errors import NotInstalled, PlasticError
 from mlx_plastic.home import sync
 from mlx_plastic.packs.format.manifest import Manifest, is_name, manifest_value
 from mlx_plastic.packs.format.untrusted import parse_json
@@ -206,4 +206,4 @@ def can_check() -> bool:
 
 def _require_cryptography() -> None:
     if not can_check():
-        raise PlasticError("signatures need the package cryptography", hint="pip install 'mlx-plastic[sign]'")
+        raise NotInstalled("signatures need the package cryptography", hint="pip install 'mlx-plastic[sign]'")

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlx_plastic.errors import BadPack, BaseMismatch, PackNotFound, PlasticError
+from mlx_plastic.errors import BadPack, BaseMismatch, PackNotFound, PlasticError, Taken
 from mlx_plastic.home import Home, locked, sync_folder, write_json
 from mlx_plastic.packs.format.manifest import checked_bytes
 from mlx_plastic.packs.format.pack import (
@@ -163,8 +163,8 @@ class Store:
     def add(self, factors: Mapping[str, Factors], manifest: Manifest, *, replace: bool = False) -> Path:
         """Put a new pack into the store as a candidate and return its folder.
 
-        replace: an earlier pack of the name that was never worn makes room. Raises PlasticError if the
-        name is taken.
+        replace: an earlier pack of the name that was never worn makes room. Raises Taken if the
+        name is.
         """
         with self._room(manifest.name, replace=replace) as folder:
             write_pack(folder, factors, manifest)
@@ -182,7 +182,7 @@ class Store:
         """Copy a pack that lies elsewhere into the store, as a candidate: the very bytes that were verified.
 
         name: another than its own; the manifest is written anew then, and nothing else. check: raises if the
-        pack is not to be taken. Raises BadPack, or PlasticError if the name is taken.
+        pack is not to be taken. Raises BadPack, or Taken if the name is.
         """
         pack, files = read_files(folder)
         if check is not None:
@@ -214,7 +214,7 @@ class Store:
             yield folder
 
     def require_free(self, name: str) -> None:
-        """Raises PlasticError if `add` would: to be asked before hours are spent on a pack of that name."""
+        """Raises Taken if `add` would: to be asked before hours are spent on a pack of that name."""
         state = self._state()
         if self.folder(name).exists() or name in state.digests:
             raise _taken(name, state)
@@ -462,9 +462,9 @@ class Store:
         write_json(self.state_file, state_value(state))
 
 
-def _taken(name: str, state: State) -> PlasticError:
+def _taken(name: str, state: State) -> Taken:
     gone = state.removed.get(name)
-    return PlasticError(
+    return Taken(
         f"there was a pack {name!r}, removed {gone.at}"
         if gone
         else f"there is a pack {name!r} already ({state.status(name)})",

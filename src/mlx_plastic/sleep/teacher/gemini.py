@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mlx_plastic.errors import PlasticError
+from mlx_plastic.errors import NotInstalled
 from mlx_plastic.sleep.teacher.openai import PASSING, count
 from mlx_plastic.sleep.teacher.reply import Passing, Reply, TeacherFailed
 
@@ -16,7 +16,7 @@ class GeminiLine:
         try:
             from google import genai  # type: ignore[import-untyped, unused-ignore]
         except ImportError as error:
-            raise PlasticError(
+            raise NotInstalled(
                 "Gemini needs google-genai, which is not installed", hint="pip install 'mlx-plastic[gemini]'"
             ) from error
         options: dict[str, Any] = {"timeout": int(1000 * timeout_s)}  # milliseconds

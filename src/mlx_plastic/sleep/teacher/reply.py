@@ -9,7 +9,13 @@ from mlx_plastic.errors import PlasticError
 
 
 class TeacherFailed(PlasticError):
-    """A teacher did not answer, or not with anything that can be used."""
+    """A teacher did not answer, or not with anything that can be used.
+
+    To do: check `url`, `model` and the key in [teacher] of config.toml, and whether its server runs. Without
+    a teacher the base writes its questions itself.
+    """
+
+    code = "PLASTIC-N001"
 
 
 class Passing(TeacherFailed):

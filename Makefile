@@ -5,7 +5,7 @@ MADE := .venv/made
 FIND_PYTHON = for p in python3 python3.14 python3.13 python3.12 python3.11; do \
   $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && command -v $$p && break; done
 
-.PHONY: demo test check slow env lint nano nano-env clean
+.PHONY: demo test check slow env lint release nano nano-env clean
 
 demo: env  ## a day, a night and a morning, with numbers
 	$(BIN)/plastic demo
@@ -36,6 +36,11 @@ $(MADE): pyproject.toml
 	@if command -v uv >/dev/null; then uv pip install --quiet --python $(BIN)/python -e '.[dev]'; \
 	else $(BIN)/python -m pip install --quiet -e '.[dev]'; fi
 	@touch $(MADE)
+
+release: env  ## dist/: wheel and sdist; the wheel in a bare environment lives the demo's day, away from this folder
+	rm -rf dist && $(BIN)/hatchling build
+	rm -rf build/bare && $(BIN)/python -m venv build/bare && build/bare/bin/python -m pip install --quiet dist/*.whl
+	cd build && bare/bin/plastic demo
 
 nano-env: env
 	@if command -v uv >/dev/null; then uv pip install --quiet --python $(BIN)/python -e '.[dev,nano,peft]'; \

@@ -96,7 +96,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
         raise OSError(errno.ENOSPC, "disk full")
 
     with monkeypatch.context() as patch:
-        patch.setattr("mlx_plastic.home.sync", full)
+        patch.setattr("mlx_plastic.home.files.sync", full)
         with pytest.raises(OSError, match="disk full"):
             write_atomic(file, b"new")
     assert file.read_bytes() == b"old"

@@ -28,7 +28,7 @@ An error that you can mend is told in three lines on stderr, and the exit code i
     code: PLASTIC-P001 (docs/errors.md#plastic-p001)
 
 With `--json` the command also prints `{"error": {"code", "message", "hint", "page"}}` on stdout. Wrong usage
-(an unknown option, a missing argument) ends with 2 and has no code. A traceback is a fault of ours, not yours.
+(an unknown option, a missing argument) ends with 2 and has no code. A traceback is a fault of ours.
 """
 
 

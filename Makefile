@@ -4,8 +4,11 @@ BIN := .venv/bin
 MADE := .venv/made
 FIND_PYTHON = for p in python3 python3.14 python3.13 python3.12 python3.11; do \
   $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && command -v $$p && break; done
+EXTRAS = dev
+INSTALL = if command -v uv >/dev/null; then uv pip install --quiet --python $(BIN)/python -e '.[$(EXTRAS)]'; \
+  else $(BIN)/python -m pip install --quiet -e '.[$(EXTRAS)]'; fi
 
-.PHONY: demo test check slow env lint release nano nano-env clean
+.PHONY: demo test check slow env lint bench release nano nano-env clean
 
 demo: env  ## a day, a night and a morning, with numbers
 	$(BIN)/plastic demo
@@ -33,18 +36,22 @@ $(MADE): pyproject.toml
 	    if [ -z "$$python" ]; then echo 'Python 3.11 or newer is needed, or uv (https://docs.astral.sh/uv)'; exit 1; fi; \
 	    "$$python" -m venv .venv || { echo 'venv is missing: sudo apt install python3-venv, or install uv'; exit 1; }; \
 	  fi; fi
-	@if command -v uv >/dev/null; then uv pip install --quiet --python $(BIN)/python -e '.[dev]'; \
-	else $(BIN)/python -m pip install --quiet -e '.[dev]'; fi
+	@$(INSTALL)
 	@touch $(MADE)
+
+bench: EXTRAS = dev,plots,survey
+bench: env  ## every benchmark beside its peer, and docs/benchmarks.md of them; hours
+	@$(INSTALL)
+	$(BIN)/python benchmarks/run_all.py
 
 release: env  ## dist/: wheel and sdist; the wheel in a bare environment lives the demo's day, away from this folder
 	rm -rf dist && $(BIN)/hatchling build
 	rm -rf build/bare && $(BIN)/python -m venv build/bare && build/bare/bin/python -m pip install --quiet dist/*.whl
 	cd build && bare/bin/plastic demo
 
+nano-env: EXTRAS = dev,nano,peft
 nano-env: env
-	@if command -v uv >/dev/null; then uv pip install --quiet --python $(BIN)/python -e '.[dev,nano,peft]'; \
-	else $(BIN)/python -m pip install --quiet -e '.[dev,nano,peft]'; fi
+	@$(INSTALL)
 
 nano: nano-env  ## train the built-in base again (hours) and measure it into its card
 	$(BIN)/python scripts/train_nano.py

@@ -21,6 +21,12 @@ MOST_CHARACTERS = 100_000  # of one text; the embedder reads its first 256 token
 async def embed(request: Request, service: Service, body: Mapping[str, Any]) -> Response:
     f = Fields(body)
     given = f.take("input")
+    if _is_tokens(given):
+        raise bad(
+            "input holds tokens, of a tokenizer that is not this model's: send text "
+            "(langchain: OpenAIEmbeddings(check_embedding_ctx_length=False))",
+            "input",
+        )
     texts = [text_of(t, "input", MOST_CHARACTERS) for t in (given if isinstance(given, list) else [given])]
     if not 0 < len(texts) <= MOST_TEXTS or not all(texts):
         raise bad(f"input must be a text, or a list of 1 to {MOST_TEXTS}, none of them empty", "input")
@@ -48,6 +54,11 @@ async def embed(request: Request, service: Service, body: Mapping[str, Any]) -> 
     tokens = await in_thread(_tokens, embedder, texts)
     usage = {"prompt_tokens": tokens, "total_tokens": tokens}
     return JSONResponse({"object": "list", "data": data, "model": model, "usage": usage})
+
+
+def _is_tokens(given: Any) -> bool:
+    first = given[0] if isinstance(given, list) and given else None
+    return type(first) is int or (isinstance(first, list) and bool(first) and type(first[0]) is int)
 
 
 def _coded(row: Any, form: str) -> Any:

@@ -5,19 +5,23 @@ base, nano          the bare base, by that word or by its own name
 nano:cooking        with a pack; also cooking alone
 nano:cooking+work   with several
 nano:cooking@1a2b   only if that pack's bytes have a digest that begins so
+
+A name in [aliases] of config.toml stands for any of these, and in them for a base or a pack.
 """
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from mlx_plastic.errors import BadPack
+from mlx_plastic.home.aliases import check_clashes
 from mlx_plastic.packs import BARE
 from mlx_plastic.serve.api.errors import ApiError, bad
 from mlx_plastic.serve.api.fields import Fields, object_of
@@ -43,10 +47,20 @@ class Choice:
 
 
 class Names:
-    """What can be asked for here. embedder: the name of the model of /v1/embeddings; "" if there is none."""
+    """What can be asked for here.
 
-    def __init__(self, base: Base, store: Store, *, embedder: str = "") -> None:
-        self.base, self.store, self.embedder = base, store, embedder
+    embedder: the name of the model of /v1/embeddings; "" if there is none. aliases: asked at every request.
+    """
+
+    def __init__(
+        self,
+        base: Base,
+        store: Store,
+        *,
+        embedder: str = "",
+        aliases: Callable[[], Mapping[str, str]] = dict,
+    ) -> None:
+        self.base, self.store, self.embedder, self._aliases = base, store, embedder, aliases
         self.short = PurePath(base.ref).name or base.ref
 
     @property
@@ -58,16 +72,25 @@ class Names:
         choice = self._named(model if model is not None else WORN)
         return self._with(choice, packs) if packs else choice
 
-    def _named(self, name: str) -> Choice:
+    def aliases(self) -> Mapping[str, str]:
+        """Raises BadConfig for one that has the name of a pack, or of another base than it stands for."""
+        found = self._aliases()
+        others = [name for name in self.bare if found.get(name) not in self.bare]
+        check_clashes(found, [*self.store.names(), *others], where="[aliases] of config.toml")
+        return found
+
+    def _named(self, asked: str) -> Choice:
+        aliases = self.aliases()
+        name = aliases.get(asked, asked)
         if name == WORN:
-            return Choice(name, self.store.active(), chosen=False)
+            return Choice(asked, self.store.active(), chosen=False)
         if name in self.bare:
-            return Choice(name)
-        prefix = next((f"{b}:" for b in self.bare if name.startswith(f"{b}:")), "")
-        parts = name.removeprefix(prefix).split("+")
+            return Choice(asked)
         packs, versions = [], {}
-        for part in parts:
+        for part in self._after_base(name, aliases).split("+"):
             pack, _, version = part.partition("@")
+            if not version:
+                pack, _, version = aliases.get(pack, pack).partition("@")
             if pack not in self.store.names():
                 raise self._unknown(name, pack)
             packs.append(pack)
@@ -75,7 +98,14 @@ class Names:
                 versions[pack] = version
         if len(packs) > MOST_PACKS or len(set(packs)) < len(packs):
             raise bad(f"at most {MOST_PACKS} packs can be worn at once, each once", "model")
-        return Choice(name, tuple(packs), {}, versions)
+        return Choice(asked, tuple(packs), {}, versions)
+
+    def _after_base(self, name: str, aliases: Mapping[str, str]) -> str:
+        """The packs in `base:packs`, or the name as it is."""
+        prefix = next((f"{b}:" for b in self.bare if name.startswith(f"{b}:")), "")
+        if not prefix and aliases.get((head := name.partition(":"))[0]) in self.bare:
+            prefix = head[0] + ":"
+        return name.removeprefix(prefix)
 
     def _with(self, choice: Choice, packs: list[Any]) -> Choice:
         if choice.packs and choice.chosen:
@@ -111,7 +141,13 @@ class Names:
         return pack
 
     def _unknown(self, name: str, part: str) -> ApiError:
-        known = [*self.bare, WORN, *self.store.names(), *(f"{self.short}:{p}" for p in self.store.names())]
+        known = [
+            *self.bare,
+            WORN,
+            *self._aliases(),
+            *self.store.names(),
+            *(f"{self.short}:{p}" for p in self.store.names()),
+        ]
         near = difflib.get_close_matches(name[:256], known, n=1, cutoff=0.4) or difflib.get_close_matches(
             part[:256], known, n=1, cutoff=0.4
         )
@@ -126,10 +162,18 @@ class Names:
             self._model(WORN, parent=self.short, packs=worn),
             self._model(self.short, packs=()),
             *(self._pack(entry) for entry in self._wearable()),
+            *self._short_names(),
         ]
         if self.embedder:
             found.append({"id": self.embedder, "object": "model", "created": 0, "owned_by": "mlx-plastic"})
         return found
+
+    def _short_names(self) -> Iterator[dict[str, Any]]:
+        """Aliases of what can be asked for here; those of other bases are left out."""
+        for alias in self.aliases():
+            with contextlib.suppress(ApiError):
+                choice = self._named(alias)
+                yield self._model(alias, parent=self.short if choice.packs else None, packs=choice.packs)
 
     def _wearable(self) -> Iterator[Entry]:
         for entry in self.store.entries():

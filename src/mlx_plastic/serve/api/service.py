@@ -10,6 +10,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mlx_plastic.errors import Busy, PlasticError
+from mlx_plastic.home import consent
+from mlx_plastic.home.aliases import read_aliases
 from mlx_plastic.samples import Message
 from mlx_plastic.serve.api.answering import Answer, Answering
 from mlx_plastic.serve.api.config import ServeConfig
@@ -54,8 +56,13 @@ class Service:
     ) -> None:
         self.worker, self.base, self.store, self.memory, self.config = worker, base, store, memory, config
         self.embedder = embedder
-        self.names = Names(base, store, embedder=embedder.name.split("/")[0] if embedder else "")
-        self.defaults = Defaults(config.max_tokens, chat.temperature, config.memory, config.rag)
+        self.names = Names(
+            base,
+            store,
+            embedder=embedder.name.split("/")[0] if embedder else "",
+            aliases=lambda: read_aliases(store.home),
+        )
+        self._temperature = chat.temperature
         self.diary = Diary(memory)
         self.metrics = Metrics()
         self.constrainer = Constrainer(base.tokenizer)
@@ -64,6 +71,12 @@ class Service:
         self.leaving = threading.Event()  # the server has begun to go down
         self._notes = notes
         self._tokenizing = threading.Lock()  # the tokenizer is not made for several threads
+
+    @property
+    def defaults(self) -> Defaults:
+        """For what a request does not say. Whether the person allows to keep what is said is read each time."""
+        keeps = self.config.memory and consent(self.store.home).log
+        return Defaults(self.config.max_tokens, self._temperature, keeps, self.config.rag)
 
     # -- asking
 
@@ -142,8 +155,9 @@ class Service:
         room = self.base.window - len(tokens)
         if room < 1:
             raise bad(
-                f"the prompt has {len(tokens)} tokens: with one for the answer that is {1 - room} more than "
-                f"the window of {self.base.window}",
+                # programs look for these first words to know that a talk has to be cut
+                f"This model's maximum context length is {self.base.window} tokens; "
+                f"the prompt has {len(tokens)}, with one for the answer {1 - room} too many",
                 "messages",
                 "context_length_exceeded",
             )

@@ -21,6 +21,8 @@ def people_and_addresses(page: Page) -> Iterator[Span]:
     for start, odds in tagger().probabilities(page.lines):
         for column, label in ((1, "P"), (2, "A")):
             sure = [row[column] for row in odds]
+            if max(sure) < LEAST[label]:
+                continue
             if label == "P" and not page.text.isascii():
                 words = page.spoken(start, start + len(odds))
                 sure = [p if _has_case(word) else 0.0 for p, word in zip(sure, words, strict=True)]

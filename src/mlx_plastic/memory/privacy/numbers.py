@@ -90,7 +90,11 @@ _FORMS: tuple[tuple[str, str, bool], ...] = (
     (r"\d{9}", "nl.bsn", False),
     (r"\d{3} ?\d{3} ?\d{4}", "gb.nhs", False),
 )
-_FORM = re.compile(r"(?<![\w.,/-])(?:" + "|".join(f"({form})" for form, _, _ in _FORMS) + r")(?![\w]|[-.]\w)")
+_FORM = re.compile(  # the first look ahead is true of every form, and of few other places
+    r"(?<![\w.,/-])(?=[a-z]{0,6}[ -]?\d)(?:"
+    + "|".join(f"({form})" for form, _, _ in _FORMS)
+    + r")(?![\w]|[-.]\w)"
+)
 
 
 def cards(page: Page) -> Iterator[Span]:

@@ -6,10 +6,10 @@ import re
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import accumulate
 
 from mlx_plastic.memory.privacy.code import code_in
+from mlx_plastic.memory.privacy.once import once
 from mlx_plastic.memory.privacy.words import WORD, Line, lines_of
 
 DIGITS = re.compile(r"[0-9]+")
@@ -25,7 +25,7 @@ class Page:
 
     text: str
 
-    @cached_property
+    @once
     def low(self) -> str:
         low = self.text.lower()
         if len(low) == len(self.text):
@@ -33,12 +33,12 @@ class Page:
         # "İ" and the like become two characters: leave those as they are
         return "".join(c if len(small := c.lower()) != 1 else small for c in self.text)
 
-    @cached_property
+    @once
     def groups(self) -> list[tuple[int, int]]:
         """Every run of ASCII digits."""
         return [m.span() for m in DIGITS.finditer(self.text)]
 
-    @cached_property
+    @once
     def lines(self) -> list[Line]:
         """The words; `place` says where they are."""
         return lines_of(self.text)
@@ -62,16 +62,16 @@ class Page:
             first = self._firsts[line]
         return found
 
-    @cached_property
+    @once
     def _firsts(self) -> list[int]:
         """The number of each line's first word."""
         return [0, *accumulate(len(line.words) for line in self.lines)]
 
-    @cached_property
+    @once
     def _cuts(self) -> list[int]:
         return [0, *accumulate(line.length for line in self.lines)]
 
-    @cached_property
+    @once
     def _places(self) -> dict[int, list[tuple[int, int]]]:
         return {}
 
@@ -79,7 +79,7 @@ class Page:
     def words(self) -> int:
         return self._firsts[-1]
 
-    @cached_property
+    @once
     def code(self) -> list[tuple[int, int]]:
         return code_in(self.text)
 
@@ -88,8 +88,10 @@ class Page:
         low = self.low
         return any([word in low for word in words])  # twice as quick as a generator
 
-    def numbers(self, least: int, before: int = ROOM, after: int = ROOM) -> Iterator[tuple[int, int]]:
+    def numbers(self, least: int, before: int = ROOM, after: int = ROOM) -> Iterable[tuple[int, int]]:
         """The stretches around where at least so many digits stand close together, joined where they meet."""
+        if self._most_digits < least:  # seven detectors ask, and most texts have no number
+            return ()
         return self._stretches(((a, b) for a, b, digits in self._clusters if digits >= least), before, after)
 
     def near(self, sign: re.Pattern[str], before: int, after: int) -> Iterator[tuple[int, int]]:
@@ -112,7 +114,7 @@ class Page:
         if high >= 0:
             yield low, high
 
-    @cached_property
+    @once
     def _clusters(self) -> list[tuple[int, int, int]]:
         """(start, end, digits) of runs of digits that at most GAP characters part."""
         found: list[tuple[int, int, int]] = []
@@ -126,6 +128,10 @@ class Page:
         if digits:
             found.append((low, high, digits))
         return found
+
+    @once
+    def _most_digits(self) -> int:
+        return max((digits for *_, digits in self._clusters), default=0)
 
     def before(self, start: int, reach: int = BEFORE) -> str:
         """The lower-cased words ahead of a find."""

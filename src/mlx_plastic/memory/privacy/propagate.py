@@ -19,8 +19,11 @@ def spread(
     pages: Sequence[Page], found: Sequence[Sequence[Span]], people: Iterable[str] = ()
 ) -> list[list[Span]]:
     """For every page what else it holds of what was found in any of them, and of the `people` given."""
+    if not people and not any(found):
+        return [[] for _ in pages]
     given = {word.lower() for name in people for word in _WORD.findall(name) if len(word) > 1}
-    unspaced = re.compile("|".join(map(re.escape, caseless)) if (caseless := _caseless(given)) else r"(?!)")
+    caseless = _caseless(given)
+    unspaced = re.compile("|".join(map(re.escape, caseless))) if caseless else None
     names, exact = set[str](), dict[str, Kind]()
     for page, spans in zip(pages, found, strict=True):
         for span in spans:
@@ -33,7 +36,7 @@ def spread(
     return [
         [
             *(_named(page, names | given, given) if names or given else ()),
-            *(Span(*match.span(), "person", CERTAIN) for match in unspaced.finditer(page.text)),
+            *(Span(*m.span(), "person", CERTAIN) for m in (unspaced.finditer(page.text) if unspaced else ())),
             *(_exactly(page, wanted, exact) if wanted and len(pages) + len(found[i]) > 1 else ()),
         ]
         for i, page in enumerate(pages)
@@ -53,7 +56,7 @@ def _named(page: Page, names: set[str], given: set[str]) -> Iterator[Span]:
     """Words of known names: with a capital, or where capitals are not used; given ones in any case."""
     at = 0
     for words, style, _ in page.lines:
-        for i, word in enumerate(words, at):
+        for i, word in enumerate(words, at) if not names.isdisjoint(map(str.lower, words)) else ():
             low = word.lower()
             if low in names and (
                 word[0].isupper() or (style == LOWER and not is_ordinary(low)) or low in given

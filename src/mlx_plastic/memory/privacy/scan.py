@@ -66,11 +66,14 @@ def _detectors(kinds: frozenset[Kind]) -> tuple[Detector, ...]:
 
 def _allowed(page: Page, spans: Iterable[Span], policy: Policy) -> list[Span]:
     """The finds that the policy speaks of, in code or outside; none that an older placeholder is part of."""
+    given = list(spans)
+    if not given:
+        return []
     code = page.code
     starts = [start for start, _ in code]
     masked = [m.span() for m in PLACEHOLDER.finditer(page.text)] if "[" in page.text else []
     found: list[Span] = []
-    for span in spans:
+    for span in given:
         at = bisect_right(starts, span.start) - 1
         rules = policy.code if at >= 0 and span.start < code[at][1] else policy.rules
         rule = rules.get(span.kind)

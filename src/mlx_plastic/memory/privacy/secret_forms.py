@@ -158,6 +158,7 @@ _QUERY = re.compile(
     re.IGNORECASE,
 )
 _BEARER = re.compile(r"\b(?:bearer|basic|token)\s+([A-Za-z0-9_\-.+/=]{16,2000})")
+_BEARERS = ("bearer", "basic", "token")
 _SHELL = re.compile(r"(?:\s-u\s+|--user[ =])[\"']?[\w.@\-]{1,64}:([^\s\"']{3,128})")
 
 
@@ -177,7 +178,7 @@ def forms(page: Page) -> Iterator[Span]:
     if "=" in text:
         for match in _QUERY.finditer(text):
             yield Span(*match.span(1), "secret", LIKELY if is_random(match[1]) else POSSIBLE)
-    for match in _BEARER.finditer(page.low):
+    for match in _BEARER.finditer(page.low) if page.says(_BEARERS) else ():
         if is_random(text[slice(*match.span(1))]):
             yield Span(*match.span(1), "secret", CERTAIN)
     if "-u" in text:

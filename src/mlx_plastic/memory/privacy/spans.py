@@ -45,8 +45,11 @@ def settle(spans: Iterable[Span], text: str) -> list[Span]:
     What is left of the other is kept if it still says something, so that nothing that was found is lost.
     Takes time in proportion to the number of spans, however they overlap.
     """
+    given = list(spans)
+    if len(given) < 2:
+        return given
     by_kind: dict[Kind, list[Span]] = {}
-    for span in spans:
+    for span in given:
         by_kind.setdefault(span.kind, []).append(span)
     taken: list[Span] = []
     for kind in KINDS:

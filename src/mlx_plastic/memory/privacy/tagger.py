@@ -85,32 +85,33 @@ class Tagger:
         total = gain.cumsum(axis=0)
         high = np.maximum.accumulate(total[::-1], axis=0)[::-1]
         low = np.minimum.accumulate(total - gain, axis=0)
-        return (high - low > self._price - GATE).any(axis=1)
+        far = high - low > self._price - GATE
+        return far[:, 0] | far[:, 1]
 
     def _scores(self, lines: Sequence[Line]) -> Any:
         """(words, labels) float32"""
         rows, table = self._table
-        at = self._looked_up(lines, rows)
-        if at and not 0 <= min(at) <= max(at) < len(table):  # another thread may just be adding
+        try:
+            shares = table[np.array(self._looked_up(lines, rows), dtype=np.int64)]
+        except (TypeError, IndexError):  # a new word; or one that another thread may just be adding
             rows, table = self._learned(lines)
-            at = self._looked_up(lines, rows)
-        shares = table[np.array(at, dtype=np.int64)]
+            shares = table[np.array(self._looked_up(lines, rows), dtype=np.int64)]
         scores = shares[:, REACH].copy()
-        for place in range(1, min(REACH, len(at) - 1) + 1):
+        for place in range(1, min(REACH, len(scores) - 1) + 1):
             scores[place:] += shares[:-place, REACH - place]
             scores[:-place] += shares[place:, REACH + place]
         return scores
 
     @staticmethod
-    def _looked_up(lines: Sequence[Line], rows: _Rows) -> list[int]:
-        """For each word its row in the table, -1 if it has none."""
-        found: list[int] = []
+    def _looked_up(lines: Sequence[Line], rows: _Rows) -> list[int | None]:
+        """For each word its row in the table, None if it has none."""
+        found: list[int | None] = []
         add = found.append
         for words, style, _ in lines:
             inside, opening = rows[style, False].get, rows[style, True].get
             first = True
             for word in words:
-                add((opening if first else inside)(word, -1))
+                add((opening if first else inside)(word))
                 first = word in ENDS or (first and not word[0].isalnum())  # is_first, in the tightest loop
         return found
 

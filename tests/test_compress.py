@@ -6,7 +6,9 @@ priced right, really smaller, loadable, and with a way back.
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -35,7 +37,7 @@ from mlx_plastic.compress.swaps import swapped
 from mlx_plastic.compress.taps import at, storable
 from mlx_plastic.compress.texts import read_texts
 from mlx_plastic.compress.wake import wake
-from mlx_plastic.errors import BadCheckpoint, BadConfig, BadData, BaseMismatch, PlasticError
+from mlx_plastic.errors import BadCheckpoint, BadConfig, BadData, BaseMismatch, Busy, PlasticError
 from mlx_plastic.home import Home
 from mlx_plastic.packs.extract.divergence import Distance, reference
 from mlx_plastic.samples import Encoded
@@ -374,6 +376,21 @@ def test_what_was_begun_by_another_plan_is_begun_anew(
     done = apply(other, str(checkpoint), tmp_path / "out", Applying())
     assert done.resumed == 0
     assert sum(a.nbytes for a in load_file_raw(tmp_path / "out").values()) == other.nbytes
+
+
+def test_a_second_process_that_writes_the_same_checkpoint_is_refused(
+    checkpoint: Path, planned: tuple[Plan, Path], tmp_path: Path
+) -> None:
+    part = tmp_path / ".out.part"
+    part.mkdir()
+    held = os.open(part, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)  # a lock of another descriptor is as good as another process
+    with pytest.raises(Busy, match="another process writes"):
+        apply(planned[0], str(checkpoint), tmp_path / "out", Applying())
+    assert list(part.iterdir()) == []
+    os.close(held)
+    assert apply(planned[0], str(checkpoint), tmp_path / "out", Applying()).nbytes  # control
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_a_full_disk_is_told_before_anything_is_written_and_while(

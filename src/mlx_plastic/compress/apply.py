@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import logging
@@ -27,7 +29,7 @@ from mlx_plastic.compress.plan import Plan, Stored, by_module
 from mlx_plastic.compress.price import stored_dtype
 from mlx_plastic.compress.schemes import decode, pack, rounded
 from mlx_plastic.compress.shards import Shards, carry, free_bytes
-from mlx_plastic.errors import BadConfig, BaseMismatch, PlasticError, Taken
+from mlx_plastic.errors import BadConfig, BaseMismatch, Busy, PlasticError, Taken
 from mlx_plastic.home import write_json
 from mlx_plastic.lowrank.svd import Array, Method, Svd, truncated_svd
 
@@ -85,24 +87,53 @@ def apply(
     What is unfinished lies in a hidden folder beside `out`; the same call again goes on there. Raises
     BaseMismatch for a plan of another checkpoint, BadConfig for one that does not fit or lacks its
     calibration, Taken if `out` exists, PlasticError if the disk is too small, or the source is quantized
-    without how.dequantize.
+    without how.dequantize, Busy if another process writes `out`.
     """
     if out.exists():
         raise Taken(f"{out} exists", hint="name a new folder, or remove that one")
     weights = open_weights(ref, cache=cache)
     _check(plan, weights, how)
     store = _metrics(plan, weights, how, metrics)
+    part = out.with_name(f".{out.name}.part")
+    with _alone(part):
+        if out.exists():  # since another process has just written it
+            with contextlib.suppress(OSError):
+                part.rmdir()
+            raise Taken(f"{out} exists", hint="name a new folder, or remove that one")
+        return _apply(plan, ref, weights, out, how, store, tick or (lambda *_: None))
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Make `folder` and hold it against other processes, by a lock on itself, which leaves no file behind.
+
+    Raises Busy if another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise Busy(f"another process writes {folder}", hint="wait for it, or write elsewhere") from error
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _apply(
+    plan: Plan, ref: str, weights: Weights, out: Path, how: Applying, store: Metrics | None, tick: Tick
+) -> Applied:
     reset_peak_memory()
     began = time.perf_counter()
     part = out.with_name(f".{out.name}.part")
-    part.mkdir(parents=True, exist_ok=True)
     identity = _identity(plan, how, weights)
     tensors = list(layout(weights, plan))
     shards = Shards(part, tensors, identity)
     resumed = shards.done
     parked = _parked(part, plan, fresh=not resumed)
     _check_room(part, shards)
-    _write(weights, plan, how, store, shards, parked, tick or (lambda *_: None))
+    _write(weights, plan, how, store, shards, parked, tick)
     shards.close()
     carried = carry(weights.path, part)
     write_json(part / "config.json", config_of(weights, plan))

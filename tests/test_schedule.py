@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 from mlx_plastic.cli.main import plastic
 from mlx_plastic.errors import BadConfig, PlasticError
 from mlx_plastic.home import Home, locked
-from mlx_plastic.sleep import schedule
+from mlx_plastic.sleep import schedule, server_unit, units
 from mlx_plastic.sleep.due import is_due, last_run, last_time, note_run, on_battery
 from mlx_plastic.sleep.notify import command, notify
 
@@ -44,7 +44,7 @@ class System:
     def __call__(self, arguments: Sequence[str]) -> tuple[int, str]:
         self.asked.append(list(arguments))
         tools = ("systemd-analyze", "plutil")
-        return schedule.run_tool(arguments) if any(t in arguments for t in tools) else (self.code, self.said)
+        return units.run_tool(arguments) if any(t in arguments for t in tools) else (self.code, self.said)
 
 
 def spaced(user: Path) -> Home:
@@ -61,7 +61,7 @@ def test_systemd_itself_accepts_the_files_and_refuses_broken_ones(user: Path) ->
     broken = Path(done.files[0])
     broken.write_text(broken.read_text().replace("Type=exec", "Type=nonsense"))
     with pytest.raises(PlasticError, match="systemd-analyze finds fault"):
-        schedule.check("systemd", [Path(f) for f in done.files], schedule.run_tool)
+        units.check("systemd", [Path(f) for f in done.files], units.run_tool)
 
 
 @pytest.mark.skipif(not shutil.which("plutil"), reason="no plutil here")
@@ -121,6 +121,74 @@ def test_where_no_timer_can_be_loaded_the_person_is_told_how(user: Path) -> None
     assert not done.loaded
     assert done.notes[0] == "not loaded: Failed to connect to bus"
     assert "systemctl --user daemon-reload" in done.notes[1]
+
+
+# --- the server
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="no systemd here")
+def test_systemd_itself_accepts_the_servers_service_and_refuses_a_broken_one(user: Path) -> None:
+    done = server_unit.install(spaced(user), grace_s=30.0, kind="systemd", run=System())
+    assert done.checked == ("systemd-analyze",) and done.loaded
+    (file,) = map(Path, done.files)
+    file.write_text(file.read_text().replace("Restart=on-failure", "Restart=perhaps"))
+    with pytest.raises(PlasticError, match="systemd-analyze finds fault"):
+        units.check("systemd", [file], units.run_tool)
+
+
+@pytest.mark.skipif(not shutil.which("plutil"), reason="no plutil here")
+def test_plutil_accepts_the_servers_plist(user: Path) -> None:
+    assert server_unit.install(spaced(user), grace_s=30.0, kind="launchd", run=System()).checked
+
+
+def test_the_servers_unit_is_read_back_and_runs_the_very_command(user: Path) -> None:
+    home = spaced(user)
+    for kind in ("systemd", "launchd"):
+        server_unit.install(home, grace_s=30.0, kind=kind, run=System())
+        found = server_unit.status(home, kind=kind, run=System())
+        assert found.command == units.plastic(home, "serve") and found.loaded is True
+        assert schedule.status(home, kind=kind, run=System()).files == ()  # no night comes with it
+    told = subprocess.run([*found.command, "--help"], capture_output=True, text=True, check=True)
+    assert "Answer any OpenAI client" in told.stdout
+
+
+def test_the_server_comes_again_after_a_crash_and_ends_in_peace(user: Path) -> None:
+    home = spaced(user)
+    (service,) = server_unit.unit(home, "systemd", grace_s=30.0).files.values()
+    lines = service.decode().splitlines()
+    assert {"Restart=on-failure", "KillSignal=SIGTERM", "UMask=0077", "WantedBy=default.target"} <= set(lines)
+    stop = next(line for line in lines if line.startswith("TimeoutStopSec="))
+    assert int(stop.partition("=")[2]) > 30  # answers get their time
+    (plist,) = server_unit.unit(home, "launchd", grace_s=30.0).files.values()
+    value = plistlib.loads(plist)
+    assert value["RunAtLoad"] and value["KeepAlive"] == {"SuccessfulExit": False}
+    assert value["ExitTimeOut"] > 30 and value["Umask"] == 0o077
+
+
+def test_nights_and_server_are_installed_and_removed_apart(user: Path) -> None:
+    home, system = spaced(user), System()
+    schedule.install(home, schedule.job(home, "03:30"), kind="systemd", run=system)
+    server_unit.install(home, grace_s=30.0, kind="systemd", run=system)
+    assert ["systemctl", "--user", "enable", "--now", "mlx-plastic-serve.service"] in system.asked
+    assert len(server_unit.remove(home, kind="systemd", run=system).files) == 1
+    assert ["systemctl", "--user", "disable", "--now", "mlx-plastic-serve.service"] in system.asked
+    assert schedule.status(home, kind="systemd", run=system).at == "03:30"
+    assert server_unit.remove(home, kind="systemd", run=system).files == ()  # again is no error
+    assert server_unit.status(home, kind="systemd", run=system).files == ()
+
+
+def test_the_commands_show_a_server_and_refuse_what_could_not_run(home: Home, user: Path) -> None:
+    shown = run(home, "install", "--server", "--dry-run", "--json")
+    ((path, text),) = json.loads(shown.stdout)["files"].items()
+    assert "serve" in Path(path).name and "serve" in text
+    assert run(home, "install", "--server", "--at", "03:30").exit_code == 2
+    assert run(home, "remove", "--server", "--dry-run").stdout == "none\n"
+    told = json.loads(run(home, "status", "--json").stdout)
+    assert told["server"]["files"] == [] and told["server"]["answers"] is False
+    home.config_file.write_text('[serve]\nhost = "0.0.0.0"\n')
+    refused = run(home, "install", "--server", "--dry-run")
+    assert refused.exit_code == 1 and "there is no key" in refused.output
+    assert [p for p in user.rglob("*") if p.is_file()] == []
 
 
 @pytest.mark.parametrize("at", ["3:30", "24:00", "12:60", "", "03:30:00", "0330", "03:3x"])
@@ -222,7 +290,7 @@ def test_the_command_shows_files_and_writes_none_on_a_dry_run(home: Home, user: 
     assert len(json.loads(done.stdout)["files"]) in (1, 2)
     assert [p for p in user.rglob("*") if p.is_file()] == []
     assert run(home, "install", "--at", "soon").exit_code == 1
-    assert "nothing is scheduled" in run(home, "status").stdout
+    assert "no night is scheduled" in run(home, "status").stdout
 
 
 # --- the word on the desktop

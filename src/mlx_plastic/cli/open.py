@@ -30,18 +30,24 @@ def open_(home: Home, port: int | None, only_print: bool) -> None:
     """
     import webbrowser
 
-    from mlx_plastic.home import settings
-    from mlx_plastic.serve.api.config import ServeConfig
-
-    address = f"http://127.0.0.1:{port or settings(home, 'serve', ServeConfig).port}/"
-    if not _answers(address):
+    address = address_of(home, port)
+    if not answers(address):
         raise PlasticError(f"nothing of ours answers at {address}", hint="start it: plastic serve")
     click.echo(address)
     if not only_print and not webbrowser.open(address):
         raise PlasticError("no browser could be opened", hint=f"open {address} in one yourself")
 
 
-def _answers(address: str) -> bool:
+def address_of(home: Home, port: int | None = None) -> str:
+    """Where this machine finds its own server."""
+    from mlx_plastic.home import settings
+    from mlx_plastic.serve.api.config import ServeConfig
+
+    return f"http://127.0.0.1:{port or settings(home, 'serve', ServeConfig).port}/"
+
+
+def answers(address: str) -> bool:
+    """Whether one of ours answers there."""
     import json
     from urllib.request import ProxyHandler, build_opener
 

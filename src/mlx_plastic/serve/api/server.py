@@ -74,13 +74,18 @@ def protocol(config: ServeConfig) -> type[H11Protocol]:
     return Timed
 
 
-def listen(config: ServeConfig, keys: Keys) -> socket.socket:
-    """A socket at the configured place. Raises PlasticError if that is taken, or needs a key and has none."""
+def require_key(config: ServeConfig, keys: Keys) -> None:
+    """Raises PlasticError where others could reach the server and no key keeps them out."""
     if not is_loopback(config.host) and not keys.hashes:
         raise PlasticError(
             f"{config.host} can be reached by others, and there is no key",
             hint="make one: plastic serve --new-key; or listen on 127.0.0.1",
         )
+
+
+def listen(config: ServeConfig, keys: Keys) -> socket.socket:
+    """A socket at the configured place. Raises PlasticError if that is taken, or needs a key and has none."""
+    require_key(config, keys)
     family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
     found = socket.socket(family, socket.SOCK_STREAM)
     try:

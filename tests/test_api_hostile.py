@@ -177,38 +177,31 @@ def test_the_same_without_the_fault_is_answered(server: Live) -> None:
     assert status(server.raw(head("GET /v1/models HTTP/1.1", "Host: [::1]:80", "Connection: close"))) == 200
 
 
+ODD: list[Any] = [None, True, -1, 0, 1e308, "", "x", [], {}, [[]], {"a": None}, "\x00", 2**70, [None]]
+FIELDS = "n stop stream seed tools tool_choice response_format logprobs packs".split()
+
+
+def any_request(draw: random.Random, kind: int) -> tuple[bytes, bool]:
+    """Odd values, changed bytes or an end too early, by kind modulo 3; and whether the rest never comes."""
+    whole = [*REFUSED.values(), chat(), chat(stream=True)]
+    if kind % 3 == 0:
+        changed = {f: draw.choice(ODD) for f in draw.sample([*HELLO, *FIELDS], 2)}
+        return post(CHAT, json.dumps(HELLO | changed).encode()), False
+    data = bytearray(draw.choice(whole)[:4000])
+    if kind % 3 == 1:
+        for _ in range(draw.randint(1, 8)):
+            data[draw.randrange(len(data))] = draw.randrange(256)
+        return bytes(data), True
+    return bytes(data[: draw.randint(1, len(data))]), True
+
+
 def test_five_hundred_random_requests_do_no_harm(server: Live) -> None:
     """Broken, cut and mixed up; none may hang, none may be answered with a fault of ours."""
     draw = random.Random(0)
-    whole = [*REFUSED.values(), chat(), chat(stream=True)]
-    odd: list[Any] = [None, True, -1, 0, 1e308, "", "x", [], {}, [[]], {"a": None}, "\x00", 2**70, [None]]
-    fields = [
-        *HELLO,
-        "n",
-        "stop",
-        "stream",
-        "seed",
-        "tools",
-        "tool_choice",
-        "response_format",
-        "logprobs",
-        "packs",
-    ]
     found: list[int] = []
     for i in range(500):
-        kind = i % 3
-        if kind == 0:  # any value in any field
-            changed = {f: draw.choice(odd) for f in draw.sample(fields, 2)}
-            sent = post(CHAT, json.dumps(HELLO | changed).encode())
-        elif kind == 1:  # some bytes changed
-            data = bytearray(draw.choice(whole)[:4000])
-            for _ in range(draw.randint(1, 8)):
-                data[draw.randrange(len(data))] = draw.randrange(256)
-            sent = bytes(data)
-        else:  # cut off: the rest never comes
-            data = draw.choice(whole)[:4000]
-            sent = bytes(data[: draw.randint(1, len(data))])
-        found.append(status(server.raw(sent) if kind == 0 else server.raw_cut(sent)))
+        sent, cut = any_request(draw, i)
+        found.append(status(server.raw_cut(sent) if cut else server.raw(sent)))
     assert not [code for code in found if code >= 500]
     assert len({code for code in found if code}) >= 3  # control: they went different ways
     still_answers(server)

@@ -49,7 +49,7 @@ def test_a_home_that_cannot_be_made_names_the_way_out(tmp_path: Path) -> None:
 
 def test_settings_come_from_their_section_and_keep_their_defaults(home: Home) -> None:
     assert settings(home, "train", Settings) == Settings()
-    home.config_file.write_text("[train]\nrank = 4\nlearning_rate = 1\n[other]\nrank = 2\n")
+    home.config_file.write_text("[train]\nrank = 4\nlearning_rate = 1\n[chat]\nmax_tokens = 2\n")
     assert settings(home, "train", Settings) == Settings(rank=4, learning_rate=1)
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mlx_plastic.cli.main import pass_home
+from mlx_plastic.cli.options import base_ref, pack_name
 from mlx_plastic.cli.output import note, printable, progress
 from mlx_plastic.errors import PlasticError
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from mlx_plastic.serve.notes import Notes
 
 NOTE_SHOWN = 200  # characters
+PRIVATE = "private session: nothing is remembered"
+UNASKED = "nothing is remembered: you have not agreed to it; to agree: plastic config set consent.log true"
 
 
 @click.command()
@@ -56,20 +59,20 @@ def chat(
 
     Example: echo "What is my name?" | plastic chat
     """
-    from mlx_plastic.base import BaseConfig, load_base
-    from mlx_plastic.home import settings
+    from mlx_plastic.base import load_base
+    from mlx_plastic.home import consent, settings
     from mlx_plastic.memory import Memory
     from mlx_plastic.packs import Store
     from mlx_plastic.serve import ChatConfig, Engine
 
     config = settings(home, "chat", ChatConfig)
-    ref = base or settings(home, "base", BaseConfig).ref
-    memory = Memory(None if no_log else home)  # first: a damaged log is told before a long load
-    engine = Engine(
-        load_base(ref, cache=home.cache), memory, Store(home), config.window_tokens, _choice(pack)
-    )
+    ref = base_ref(home, base)
+    private = no_log or not consent(home).log
+    memory = Memory(None if private else home)  # first: a damaged log is told before a long load
+    store, choice = Store(home), _choice(home, pack)
+    engine = Engine(load_base(ref, cache=home.cache), memory, store, config.window_tokens, choice)
     if rag or (rag is None and (config.rag or rag_verbose)):
-        engine.notes = _notes(home, memory, config, private=no_log)
+        engine.notes = _notes(home, memory, config, private=private)
     session = Session(
         engine,
         memory.new_conversation(),
@@ -79,7 +82,7 @@ def chat(
         interactive=_is_interactive(),
         shows_notes=rag_verbose,
     )
-    _talk(session, private=no_log)
+    _talk(session, private=PRIVATE if no_log else UNASKED if private else "")
 
 
 @dataclass
@@ -97,7 +100,8 @@ class Session:
     shows_notes: bool = False
 
 
-def _talk(session: Session, *, private: bool) -> None:
+def _talk(session: Session, *, private: str) -> None:
+    """private: why nothing is remembered; "" if it is."""
     for stream in (sys.stdin, sys.stdout):
         if isinstance(stream, io.TextIOWrapper):  # a byte that is no character must not end the chat
             stream.reconfigure(errors="replace")
@@ -105,7 +109,7 @@ def _talk(session: Session, *, private: bool) -> None:
     if session.engine.base.note:
         note(session.engine.base.note)
     if private:
-        note("private session: nothing is remembered")
+        note(private)
     if session.interactive:
         note(f"{session.engine.base.ref}, wearing {_names(session.told)}; /help lists commands, Ctrl-D ends")
     for line in _lines(session.interactive):
@@ -239,7 +243,9 @@ def _no_train(session: Session, rest: str) -> None:
 def _pack(session: Session, rest: str) -> None:
     """Show the packs; NAME or "base" wears another in this chat only, "active" the usual one."""
     if rest:
-        session.told = session.engine.wear(_choice(None if rest == "active" else rest))
+        session.told = session.engine.wear(
+            _choice(session.engine.store.home, None if rest == "active" else rest)
+        )
         note(f"wearing {_names(session.told)} in this chat")
         return
     note(f"wearing {_names(session.engine.worn)}")
@@ -292,12 +298,12 @@ def _last(session: Session) -> list[Turn]:
     return turns[asked[-1] :] if asked else []
 
 
-def _choice(pack: str | None) -> tuple[str, ...] | None:
+def _choice(home: Home, pack: str | None) -> tuple[str, ...] | None:
     from mlx_plastic.packs import BARE
 
     if pack is None:
         return None
-    return () if pack == BARE else (pack,)
+    return () if pack == BARE else (pack_name(home, pack),)
 
 
 def _names(worn: tuple[str, ...]) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlx_plastic.cli.main import LazyGroup, pass_home
-from mlx_plastic.cli.options import base_option
+from mlx_plastic.cli.options import base_option, base_ref
 from mlx_plastic.cli.output import json_option, note, print_json, print_table, progress
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def plan(
     how = Planning(budget, floor, cut=cut, pricing=Pricing(tried=not no_try, **options))
     with progress("planning") as tick:
         made = make_plan(
-            *(_ref(home, base), how),
+            *(base_ref(home, base), how),
             data=data,
             survey=table,
             metrics=folder,
@@ -240,7 +240,7 @@ def judge(home: Home, /, base: str | None, folder: Path, data: Path, no_harness:
 
     Example: plastic compress judge nano-4bit --base nano --data chats.jsonl
     """
-    found = _judged(home, _ref(home, base), folder, data, harness=not no_harness)
+    found = _judged(home, base_ref(home, base), folder, data, harness=not no_harness)
     print_json(found.as_dict()) if as_json else _verdict(found)
     if not found.verdict.passed:
         raise SystemExit(1)
@@ -303,13 +303,6 @@ def gguf(plan_file: Path, source: Path, name: str, pack: str | None, as_json: bo
         print_json({"commands": lines})
     else:
         click.echo("\n".join(lines))
-
-
-def _ref(home: Home, base: str | None) -> str:
-    from mlx_plastic.base import BaseConfig
-    from mlx_plastic.home import settings
-
-    return base or settings(home, "base", BaseConfig).ref
 
 
 def _tell(made: Plan, *, everything: bool) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from mlx_plastic.cli.options import base_option, open_base
+from mlx_plastic.cli.options import base_option, open_base, pack_name
 from mlx_plastic.cli.output import json_option, note
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def speaker(home: Home, base: str | None, pack: str | None) -> Iterator[tuple[Ba
     from mlx_plastic.packs.wear.attach import attached
 
     store = Store(home)
-    worn = store.active() if pack is None else tuple(name for name in (pack,) if name != BARE)
+    worn = store.active() if pack is None else () if pack == BARE else (pack_name(home, pack),)
     packs = {name: store.read(name) for name in worn}  # first: a broken one is told before a long load
     loaded = open_base(home, base)
     with attached(loaded.model, packs, fingerprint=loaded.fingerprint):

@@ -80,6 +80,11 @@ COMMANDS = {
         "doctor",
         "Show the device and the BLAS found, what is slow, and the fix.",
     ),
+    "config": (
+        "mlx_plastic.cli.config",
+        "config",
+        "Show what is set and where it comes from; set it.",
+    ),
     "errors": ("mlx_plastic.cli.errors", "errors", "Tell what the code of an error means, and the way out."),
 }
 

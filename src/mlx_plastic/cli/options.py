@@ -52,12 +52,28 @@ class Listed(click.ParamType[list[N]]):
         self.fail(f"{value!r} is not a list of {what} {bound}, with commas between them", param, ctx)
 
 
+def base_ref(home: Home, ref: str | None) -> str:
+    """The base that was named, or the configured one; an alias is what it stands for."""
+    from mlx_plastic.base import BaseConfig
+    from mlx_plastic.home import settings
+    from mlx_plastic.home.aliases import base_of
+
+    return base_of(home, ref or settings(home, "base", BaseConfig).ref)
+
+
+def pack_name(home: Home, name: str) -> str:
+    """The pack that was named, or what an alias stands for; a folder's path stays."""
+    from mlx_plastic.home.aliases import pack_of
+    from mlx_plastic.packs import Store
+
+    return pack_of(home, name, Store(home).names())
+
+
 def open_base(home: Home, ref: str | None) -> Base:
     """The base `ref`, or the configured one, in memory; what was done at load is noted on stderr."""
-    from mlx_plastic.base import BaseConfig, load_base
-    from mlx_plastic.home import settings
+    from mlx_plastic.base import load_base
 
-    base = load_base(ref or settings(home, "base", BaseConfig).ref, cache=home.cache)
+    base = load_base(base_ref(home, ref), cache=home.cache)
     if base.note:
         note(base.note)
     return base

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlx_plastic.cli.main import LazyGroup, pass_home
-from mlx_plastic.cli.options import base_option
+from mlx_plastic.cli.options import base_option, base_ref
 from mlx_plastic.cli.output import json_option, print_json, print_table, progress
 
 if TYPE_CHECKING:
@@ -141,8 +141,6 @@ def factor(
 
 
 def opened(home: Home, ref: str | None) -> Weights:
-    from mlx_plastic.base import BaseConfig
     from mlx_plastic.base.weights import open_weights
-    from mlx_plastic.home import settings
 
-    return open_weights(ref or settings(home, "base", BaseConfig).ref, cache=home.cache)
+    return open_weights(base_ref(home, ref), cache=home.cache)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlx_plastic.cli.main import pass_home
-from mlx_plastic.cli.options import base_option
+from mlx_plastic.cli.options import base_option, base_ref
 from mlx_plastic.cli.output import json_option, note, print_json
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def serve(
 
     Example: plastic serve --port 8377
     """
-    from mlx_plastic.home import settings
+    from mlx_plastic.home import consent, require_log, settings
     from mlx_plastic.serve.api.config import ServeConfig
     from mlx_plastic.serve.api.keys import new_key as make_key
 
@@ -54,12 +54,14 @@ def serve(
     options: dict[str, Any] = {"host": host, "port": port, "memory": memory, "rag": rag}
     given = {name: value for name, value in options.items() if value is not None}
     config = dataclasses.replace(settings(home, "serve", ServeConfig), **given)
+    if memory:
+        require_log(home)
+    elif config.memory and not consent(home).log:
+        note("what is said is not kept: you have not agreed to it (plastic config set consent.log true)")
     _serve(home, config, base, as_json=as_json)
 
 
 def _serve(home: Home, config: ServeConfig, base: str | None, *, as_json: bool) -> None:
-    from mlx_plastic.base import BaseConfig
-    from mlx_plastic.home import settings
     from mlx_plastic.serve.api.app import make_app
     from mlx_plastic.serve.api.keys import read_keys
     from mlx_plastic.serve.api.opening import open_service
@@ -69,7 +71,7 @@ def _serve(home: Home, config: ServeConfig, base: str | None, *, as_json: bool) 
     keys = read_keys(home)
     socket = listen(config, keys)  # before a long load: a taken port is told at once
     try:
-        service = open_service(home, config, base=base or settings(home, "base", BaseConfig).ref)
+        service = open_service(home, config, base=base_ref(home, base))
         address = f"http://{_in_url(config.host)}:{socket.getsockname()[1]}"
         if service.base.note:
             note(service.base.note)
@@ -99,11 +101,13 @@ def _doors(home: Home) -> Doors:
     from mlx_plastic.serve.dashboard import Doors
     from mlx_plastic.sleep.config import read_settings
     from mlx_plastic.sleep.forget import plan
+    from mlx_plastic.sleep.history import difference
     from mlx_plastic.sleep.journal import nights
     from mlx_plastic.sleep.unlearn import forget
 
     return Doors(
         nights=lambda: nights(home),
+        difference=lambda one, two: difference(home, one, two),
         plan_forget=lambda turns: plan(home, [turn.id for turn in turns]),
         forget=lambda planned: forget(home, None, planned, chosen=read_settings(home)),
         runs=(Path("runs").resolve(), home.root / "runs"),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlx_plastic.cli.main import pass_home
-from mlx_plastic.cli.options import base_option, open_base
+from mlx_plastic.cli.options import base_option, open_base, pack_name
 from mlx_plastic.cli.output import json_option, note, print_json, print_table, progress
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def sleep(
         dry_run=dry_run,
         resume=resume,
         reset_adapter=reset_adapter,
-        adapter_tag=adapter_tag,
+        adapter_tag=pack_name(home, adapter_tag) if adapter_tag else None,
         retry=retry,
     )
     if as_json:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -14,17 +14,65 @@ from mlx_plastic.home.place import Home
 
 T = TypeVar("T")
 
+# every section that some room reads; `plastic config` knows the dataclass of each, a test keeps both the same
+SECTIONS = (
+    "aliases",
+    "base",
+    "batch",
+    "budget",
+    "chat",
+    "compress",
+    "consent",
+    "gate",
+    "judge",
+    "lessons",
+    "night",
+    "privacy",
+    "retrieval",
+    "router",
+    "serve",
+    "teacher",
+    "train",
+)
+
 
 def settings(home: Home, section: str, kind: type[T]) -> T:
     """[section] of config.toml as the frozen dataclass `kind`; absent keys keep their defaults.
 
-    Raises BadConfig for broken TOML, an unknown key (the nearest known one is named) or a value
+    Raises BadConfig for broken TOML, an unknown section or key (the nearest known one is named) or a value
     of another type than the default's.
     """
-    given = _read_toml(home.config_file).get(section, {})
-    if not isinstance(given, dict):
-        raise BadConfig(f"{home.config_file}: {section} must be a table", hint=f"write [{section}]")
-    return from_mapping(kind, given, where=f"{home.config_file} [{section}]")
+    return from_mapping(kind, table(home, section), where=f"{home.config_file} [{section}]")
+
+
+def table(home: Home, section: str) -> dict[str, Any]:
+    """[section] of config.toml as it is written there; {} if it is not. Raises BadConfig."""
+    given: dict[str, Any] = read_config(home).get(section, {})
+    return given
+
+
+def read_config(home: Home) -> dict[str, dict[str, Any]]:
+    """All of config.toml by section. Raises BadConfig for what is no TOML, no table, or not known."""
+    found = read_toml(home.config_file)
+    check_sections(found, where=str(home.config_file))
+    return found
+
+
+def check_sections(found: Mapping[str, Any], *, where: str) -> None:
+    """Raises BadConfig for an unknown section, naming the nearest, and for a known one that is no table."""
+    for name, value in found.items():
+        if name not in SECTIONS:
+            if not isinstance(value, dict):
+                raise BadConfig(f"{where}: {name!r} is in no section", hint="write it below its [section]")
+            raise BadConfig(f"{where}: unknown section {name!r}", hint=nearest(name, SECTIONS))
+        if not isinstance(value, dict):
+            raise BadConfig(f"{where}: {name} must be a table", hint=f"write [{name}]")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint that names the nearest of what is known, or all of it."""
+    near = difflib.get_close_matches(name, sorted(known), n=1)
+    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(known))}"
 
 
 def from_mapping(kind: type[T], given: Mapping[str, Any], *, where: str) -> T:
@@ -33,9 +81,7 @@ def from_mapping(kind: type[T], given: Mapping[str, Any], *, where: str) -> T:
     known = {f.name for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
     for key, value in given.items():
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            meant = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(known))}"
-            raise BadConfig(f"{where}: unknown key {key!r}", hint=meant)
+            raise BadConfig(f"{where}: unknown key {key!r}", hint=nearest(key, known))
         wanted = hints[key]
         if wanted is float and type(value) is int:
             continue
@@ -50,7 +96,8 @@ def from_mapping(kind: type[T], given: Mapping[str, Any], *, where: str) -> T:
     return kind(**given)
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
+def read_toml(path: Path) -> dict[str, Any]:
+    """A TOML file; {} if there is none. Raises BadConfig."""
     try:
         return tomllib.loads(path.read_text("utf-8"))
     except FileNotFoundError:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlx_plastic.errors import Busy, MemoryFault
-from mlx_plastic.home import Home
+from mlx_plastic.home import Home, require_log
 from mlx_plastic.memory import database, jsonl
 from mlx_plastic.memory.guard import Guard
 from mlx_plastic.memory.records import (
@@ -97,10 +97,13 @@ class Memory:
 
         Secrets are masked (see `Guard.stored`): the turn that is given back is what the log holds.
         Characters that are no Unicode text (half a surrogate pair) become "?".
-        Raises ValueError for an unknown role or a blank content, MemoryFault if it cannot be kept.
+        Raises ValueError for an unknown role or a blank content, MemoryFault if it cannot be kept, NoConsent
+        if the person has not agreed that what is said is kept, or has taken that back.
         """
         if role not in ROLES or not content.strip():
             raise ValueError(f"a turn needs a role of {ROLES} and a text")
+        if self._home:
+            require_log(self._home)
         content = content.encode("utf-8", "replace").decode("utf-8")
         tags = known(tags) | tags_in(content)
         masked = self.guard.stored(conversation, content)

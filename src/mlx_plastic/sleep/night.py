@@ -11,7 +11,7 @@ import functools
 import logging
 from typing import TYPE_CHECKING
 
-from mlx_plastic.home import SEEN_S, Home, locked
+from mlx_plastic.home import SEEN_S, Home, consent, locked, require_train
 from mlx_plastic.memory import Exchange, Memory
 from mlx_plastic.packs import BARE
 from mlx_plastic.sleep.config import NightConfig, Settings, fitted, read_settings
@@ -61,6 +61,7 @@ def sleep(
 
     A night that was broken off goes on, if the base, the pack worn and the settings are still the same; else
     it is given up and a new one begins. resume: do nothing but that, with the settings that it began with.
+    Raises NoConsent if nights may not learn: a forget is then brought as far as it goes without learning.
     Raises Busy if a night is running already, and whatever the rooms below raise; then nothing is worn anew.
     """
     settings_ = chosen or read_settings(home)
@@ -74,6 +75,7 @@ def sleep(
         try:
             if not dry_run:
                 _finish_forgetting(home, memory, functools.partial(relearn, make), base)
+            require_train(home)
             return _night(make(worn=worn), asked)
         except Stopped as stopped:
             return _broken(home, stopped.reason)
@@ -85,7 +87,8 @@ def _finish_forgetting(home: Home, memory: Memory, relearn_: LearnAgain, base: B
         erase(home, memory, found)
     elif pending(home):
         erase_again(home, memory)
-    rebuild(home, relearn_, base=base.fingerprint)
+    if consent(home).train:
+        rebuild(home, relearn_, base=base.fingerprint)
 
 
 def fitted_within(chosen: Settings, base: Base) -> NightConfig:

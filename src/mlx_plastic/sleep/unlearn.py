@@ -7,7 +7,7 @@ import functools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from mlx_plastic.home import SEEN_S, Home, locked
+from mlx_plastic.home import SEEN_S, Home, consent, locked
 from mlx_plastic.memory import Memory
 from mlx_plastic.packs import Store
 from mlx_plastic.packs.wear.attach import attached
@@ -54,10 +54,11 @@ def forget(
     """Forget what `found` plans; None: go on with a forget that was broken off.
 
     base: the bare base that the packs learned on; None: they are only set apart, and rebuilt by the next
-    night or by another call. Raises Busy while a night runs, and whatever the rooms below raise; then the
-    same call goes on where it was.
+    night or by another call; so too where nights may not learn. Raises Busy while a night runs, and whatever
+    the rooms below raise; then the same call goes on where it was.
     """
     tell: Tick = tick or (lambda *_: None)
+    base = base if consent(home).train else None
     with locked(home, "night", hint=HINT, wait_s=SEEN_S), Memory(home) as memory:
         seen = witnesses(home, found.turns) if base and found and found.rebuild else []
         bare, before = ([], 0.0) if base is None else _measured(home, base, seen, tell)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mlx_plastic.cli.main import pass_home
-from mlx_plastic.cli.options import base_option, open_base
+from mlx_plastic.cli.options import base_option, base_ref, open_base
 from mlx_plastic.cli.output import json_option, note, print_json, print_table
 
 if TYPE_CHECKING:
@@ -75,9 +75,6 @@ def _listed(values: list[float]) -> str:
 
 def _tell_base(home: Home, base: str | None) -> None:
     """A pack acts on its own base only, and chats may use another."""
-    from mlx_plastic.base import BaseConfig
-    from mlx_plastic.home import settings
-
-    usual = settings(home, "base", BaseConfig).ref
-    if base is not None and base != usual:
+    usual = base_ref(home, None)
+    if base is not None and base_ref(home, base) != usual:
         note(f"chats of this home use the base {usual}: for this pack start them with --base {base}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from mlx_plastic.cli.main import pass_home
-from mlx_plastic.cli.options import base_option, open_base
+from mlx_plastic.cli.options import base_option, base_ref, open_base
 from mlx_plastic.cli.output import json_option, note, print_json, print_table, progress
 
 if TYPE_CHECKING:
@@ -130,15 +130,13 @@ def fuse(
 
     Example: plastic packs fuse cooking --base nano --out nano-cooking
     """
-    from mlx_plastic.base import BaseConfig
-    from mlx_plastic.home import settings
     from mlx_plastic.packs import Store
     from mlx_plastic.packs.convert.fuse import fuse as fuse_pack
 
     with progress("writing") as tick:
         done = fuse_pack(
             Store(home).open(ref),
-            base or settings(home, "base", BaseConfig).ref,
+            base_ref(home, base),
             out,
             cache=home.cache,
             dtype=dtype,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlx_plastic.cli.main import pass_home
-from mlx_plastic.cli.options import base_option
+from mlx_plastic.cli.options import base_option, base_ref
 from mlx_plastic.cli.output import json_option, note, print_json, print_table, progress
 from mlx_plastic.cli.packs.derive import STORAGES, derived, show_worst, to_bytes, told_size
 
@@ -57,9 +57,7 @@ def from_delta(
 
     Example: plastic packs from-delta --base nano --tuned ./nano-tuned --rank 8 --name tuned
     """
-    from mlx_plastic.base import BaseConfig
     from mlx_plastic.base.weights import open_weights
-    from mlx_plastic.home import settings
     from mlx_plastic.packs import Store
     from mlx_plastic.packs.extract.extract import Extraction, extract
     from mlx_plastic.packs.extract.repair import Repairing, repair
@@ -70,7 +68,7 @@ def from_delta(
         raise click.UsageError("--quantized needs --data, and --svd and --partial belong to --tuned")
     store = Store(home)
     store.require_free(name)
-    ref = base or settings(home, "base", BaseConfig).ref
+    ref = base_ref(home, base)
     size = {"rank": rank, "budget_bytes": to_bytes(budget_mb), "storage": storage}
     made: Extracted | Repaired
     if quantized is not None and data is not None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mlx_plastic.cli.main import pass_home
-from mlx_plastic.cli.options import Listed, base_option, open_base
+from mlx_plastic.cli.options import Listed, base_option, open_base, pack_name
 from mlx_plastic.cli.output import json_option, note, print_json, print_table, progress, with_eta
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ def evaluate(
     from mlx_plastic.packs.measure.measure import evaluate as measure
 
     store = Store(home)
+    pack = pack_name(home, pack)
     store.open(pack)  # a broken pack, or broken data, is told before the base is loaded
     data = read_data(data_path)
     loaded = open_base(home, base)
@@ -122,7 +123,7 @@ def eval_batch(
     from mlx_plastic.packs.measure.inputs import read_inputs
     from mlx_plastic.packs.measure.throughput import batch_rows
 
-    read = Store(home).open(pack)
+    read = Store(home).open(pack_name(home, pack))
     loaded = open_base(home, base)
     inputs, remark = read_inputs(input_path, loaded, length=sequence_length, thinking=thinking)
     if remark:

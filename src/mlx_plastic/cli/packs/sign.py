@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mlx_plastic.cli.main import pass_home
-from mlx_plastic.cli.options import base_option
+from mlx_plastic.cli.options import base_option, base_ref
 from mlx_plastic.cli.output import json_option, print_json, print_table, progress
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def _fingerprint(home: Home, base: str | None) -> str | None:
         return None
     from mlx_plastic.base import fingerprint, resolve
 
-    return fingerprint(resolve(base), cache=home.cache, rehash=True)
+    return fingerprint(resolve(base_ref(home, base)), cache=home.cache, rehash=True)
 
 
 def demanded(keys: Sequence[str], required: bool) -> Demand:

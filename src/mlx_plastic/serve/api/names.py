@@ -102,9 +102,8 @@ class Names:
 
     def _after_base(self, name: str, aliases: Mapping[str, str]) -> str:
         """The packs in `base:packs`, or the name as it is."""
-        prefix = next((f"{b}:" for b in self.bare if name.startswith(f"{b}:")), "")
-        if not prefix and aliases.get((head := name.partition(":"))[0]) in self.bare:
-            prefix = head[0] + ":"
+        bases = [*self.bare, *(alias for alias, target in aliases.items() if target in self.bare)]
+        prefix = next((f"{b}:" for b in bases if name.startswith(f"{b}:")), "")
         return name.removeprefix(prefix)
 
     def _with(self, choice: Choice, packs: list[Any]) -> Choice:

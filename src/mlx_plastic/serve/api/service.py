@@ -74,7 +74,7 @@ class Service:
 
     @property
     def defaults(self) -> Defaults:
-        """For what a request does not say. Whether the person allows to keep what is said is read each time."""
+        """For what a request does not say. Whether what is said may be kept is read each time."""
         keeps = self.config.memory and consent(self.store.home).log
         return Defaults(self.config.max_tokens, self._temperature, keeps, self.config.rag)
 

@@ -41,8 +41,13 @@ def seed(home: Home) -> None:
             "reasons": [{"ok": False, "bound": "x", "text": f"too much was lost {EVIL}"}],
         },
         "before": {"scores": [{"name": "held-out", "value": 2.5}]},
-        "after": {"scores": [{"name": "held-out", "value": 2.75}]},
+        "after": {
+            "scores": [{"name": "held-out", "value": 2.75}],
+            "tasks": {"add-two": False, "turn on": True},
+        },
     }
+    earlier = {"after": {"scores": [{"name": "held-out", "value": 2.5}], "tasks": {"add-two": True}}}
+    write_json(home.nights / "2026-11-19" / "verdict.json", earlier)
     write_json(home.nights / "2026-11-20" / "verdict.json", evidence)
     home.logs.mkdir(exist_ok=True)
     lines = [
@@ -71,7 +76,7 @@ def night(tag: str, status: str, turns: list[str]) -> dict[str, Any]:
         "base_fingerprint": "0" * 64,
         "worn_before": ["one"],
         "warm_start": True,
-        "settings": {},
+        "settings": {"gate": {"min_new_gain": 0.1 if status == "passed" else 0.2}},
         "turns": turns,
         "stages": {"lessons": stage, "train": stage | {"facts": {"losses": losses}}},
         "reasons": ["because"],
@@ -104,7 +109,15 @@ def press(server: Live, path: str, origin: str | None = None, **fields: str) -> 
 
 PAGES = (
     *("/", "/?day=2026-01-01", "/memory", "/memory?q=cat", "/nights", "/nights/2026-11-19"),
-    *("/nights/2026-11-20", "/nights/2026-11-21", "/packs", "/packs/one", "/packs/one/activate"),
+    *(
+        "/nights/2026-11-20",
+        "/nights/2026-11-21",
+        "/diff",
+        "/diff?one=2026-11-19&two=2026-11-20",
+        "/packs",
+        "/packs/one",
+        "/packs/one/activate",
+    ),
     *("/compare", "/trends", "/surveys", "/login"),
 )
 
@@ -167,6 +180,25 @@ def test_a_night_shows_its_verdict_its_evidence_and_its_loss(server: Live) -> No
     assert "data-loss" in text and "samples 9" in text
     assert show(server, "/nights/2026-11-29")[0] == 404
     assert show(server, "/nights/..%2f..%2fetc")[0] == 404
+
+
+def test_two_nights_stand_side_by_side_with_what_differs(server: Live) -> None:
+    _, text = show(server, "/diff?one=2026-11-19&two=2026-11-20")
+    assert re.search(r"gate\.min_new_gain</td><td>0\.1</td><td>0\.2</td><td>0\.1<", text)
+    assert "Tasks that the second lost" in text and "add-two" in text and "turn on" not in text
+    assert "passed" in text and "failed" in text
+    _, latest = show(server, "/diff")
+    assert re.search(r'name="one".*?<option selected>2026-11-20', latest, re.DOTALL)
+    assert re.search(r'name="two".*?<option selected>2026-11-21', latest, re.DOTALL)
+    assert show(server, "/diff?one=2026-11-19&two=none")[0] == 404
+    assert "/diff?one=2026-11-19&amp;two=2026-11-20" in show(server, "/nights/2026-11-20")[1]
+    assert "Compare with" not in show(server, "/nights/2026-11-19")[1]  # the first has none before it
+
+
+def test_without_two_nights_there_is_nothing_to_compare(home: Home) -> None:
+    with dashboard(home) as server:
+        assert show(server, "/diff")[0] == 404
+        assert "/diff" not in show(server, "/nights")[1]
 
 
 def test_ranks_are_drawn_for_every_module_and_layer(server: Live) -> None:

@@ -13,10 +13,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Doors:
-    """nights: their journals, oldest first. plan_forget: what forgetting these turns would do; it has ids,
-    packs, rebuild and seconds. forget: does it, as planned. runs: folders that may hold surveys."""
+    """nights: their journals, oldest first. difference: of two, each value as a pair: settings, figures,
+    samples, scores; and tasks_lost, tasks_won. plan_forget: what forgetting these turns would do: ids, packs,
+    rebuild, seconds. forget: does it, as planned. runs: folders that may hold surveys."""
 
     nights: Callable[[], Sequence[Any]] = tuple
+    difference: Callable[[Any, Any], dict[str, Any]] | None = None
     plan_forget: Callable[[Sequence[Turn]], Any] | None = None
     forget: Callable[[Any], Any] | None = None
     runs: tuple[Path, ...] = ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,7 @@ def pages(service: Service, doors: Doors, keys: Keys) -> list[BaseRoute]:
         "/nights": board.nights,
         "/nights/live": board.live,
         "/nights/{tag}": board.night,
+        "/diff": board.diff,
         "/packs": board.packs,
         "/packs/{name}": board.pack,
         "/packs/{name}/activate": board.confirm_activate,
@@ -168,9 +169,8 @@ class Dashboard:
     async def night(self, request: Request) -> Response:
         tag = request.path_params["tag"]
         journals = await in_thread(self.doors.nights)
-        journal = next((j for j in journals if j.record.tag == tag), None)
-        if journal is None:
-            raise ApiError(404, "there is no such night")
+        place = _place(journals, tag)
+        journal = journals[place]
         found = await in_thread(views.evidence, journal)
         loss = await in_thread(views.loss, journal)
         return page(
@@ -182,6 +182,29 @@ class Dashboard:
             scores=views.scores(found),
             loss=json.dumps(loss) if loss else "",
             worn=tag in self.store.active(),
+            before=journals[place - 1].record.tag if place else "",
+        )
+
+    async def diff(self, request: Request) -> Response:
+        """Two nights side by side: those asked for, else the latest two."""
+        journals = await in_thread(self.doors.nights)
+        if self.doors.difference is None or len(journals) < 2:
+            raise ApiError(404, "there are no two nights to compare")
+        given = [request.query_params.get(name, "") for name in ("one", "two")]
+        one, two = (
+            journals[_place(journals, tag) if tag else place]
+            for tag, place in zip(given, (-2, -1), strict=True)
+        )
+        found = await in_thread(self.doors.difference, one, two)
+        return page(
+            "diff.html",
+            title="Two nights",
+            tags=[j.record.tag for j in reversed(journals)],
+            one=views.night_row(one),
+            two=views.night_row(two),
+            parts=views.difference(found),
+            lost=found["tasks_lost"],
+            won=found["tasks_won"],
         )
 
     async def live(self, request: Request) -> Response:
@@ -311,6 +334,14 @@ class Dashboard:
         response = RedirectResponse("/", 303)
         response.set_cookie(COOKIE, key, max_age=30 * 86400, httponly=True, samesite="strict")
         return response
+
+
+def _place(journals: Sequence[Any], tag: str) -> int:
+    """Of the latest night of that tag. Raises ApiError."""
+    places = [i for i, journal in enumerate(journals) if journal.record.tag == tag]
+    if not places:
+        raise ApiError(404, "there is no such night")
+    return places[-1]
 
 
 def _date(text: str) -> date:

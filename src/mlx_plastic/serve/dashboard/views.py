@@ -116,9 +116,29 @@ def scores(found: dict[str, Any]) -> list[dict[str, Any]]:
     rows = []
     for name in dict.fromkeys([*before, *after]):
         old, new = (side.get(name, {}).get("value") for side in (before, after))
-        change = new - old if isinstance(old, int | float) and isinstance(new, int | float) else None
-        rows.append({"name": name, "before": old, "after": new, "change": change})
+        rows.append({"name": name, "before": old, "after": new, "change": _change(old, new)})
     return rows
+
+
+PARTS = {"scores": "Measured after", "figures": "Figures", "samples": "Samples", "settings": "Settings"}
+
+
+def difference(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """The parts of a difference that hold anything, each with rows of name, one, two and change."""
+    parts = []
+    for part, title in PARTS.items():
+        rows = [
+            {"name": name, "one": one, "two": two, "change": _change(one, two)}
+            for name, (one, two) in found[part].items()
+        ]
+        if rows:
+            parts.append({"title": title, "rows": rows})
+    return parts
+
+
+def _change(old: Any, new: Any) -> float | int | None:
+    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in (old, new))
+    return new - old if numbers else None
 
 
 def loss(journal: Any) -> dict[str, list[float | None]]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -230,32 +231,64 @@ def general(r: random.Random, count: int) -> list[dict[str, Any]]:
     return [{"messages": chat} for chat in chats]
 
 
-def general_prompts(r: random.Random, *, lone: int, talks: int, stories: int) -> list[dict[str, Any]]:
+EVEN = 12  # lone prompts of each skill that a base is asked
+DECLINED = 16  # of what is to be declined, and as many in the same words that are harmless
+LONE = {"greeting": 8, "note": 12, "nothing": 32}  # of what was told, or was not
+
+
+def general_prompts(r: random.Random, *, talks: int, stories: int) -> list[dict[str, Any]]:
     """What a base is asked so that its own answers can be rehearsed; nothing here is in the suites.
 
-    lone: single questions. talks: questions behind what was told or asked before. stories: free text.
+    Each skill as often as another, whatever it weighs in nano's recipe: what is rehearsed rarely is lost
+    first. talks: questions behind what was told or asked before, of each of three kinds. stories: free text.
     """
-    chats: dict[str, Chat] = {}
-    weights = {name: weight for name, (_, weight) in skills.SKILLS.items()}
-    weights |= {"greeting": 1.0, "note": 1.5, "nothing": 6.0}
-    while len(chats) < lone:
-        name = r.choices(list(weights), list(weights.values()))[0]
-        if name == "nothing":
-            chat = people.nothing_told(r, 1)
-        elif name == "greeting":
-            chat = people.exchange(people.greeting(r), "")
-        elif name == "note":
-            fact = people.some_facts(r, 1, held=False, unusual=0.1, people=1)[0]
-            chat = people.exchange(people.statement(r, fact), "")
+    prompts = [people.exchange("Tell me a story.", "")[:1]] * stories
+    for name, (skill, _) in skills.SKILLS.items():
+        if name == "refusal":
+            prompts += [chat[:1] for chat in _declined(r)]
         else:
-            chat = skills.SKILLS[name][0](r, False)
-        chats.setdefault(chat[0]["content"], chat)
-    prompts = [chat[:1] for chat in chats.values()] + [people.exchange("Tell me a story.", "")[:1]] * stories
-    for _ in range(talks // 2):
-        talk = people.told_then_asked(r, untold=0.3, unusual=0.1, facts=r.randint(1, 2), asks=1)
-        prompts += [talk[:-1], mixture.some_skills(r, 2, held=False)[:-1]]
+            prompts += _alone(lambda skill=skill: skill(r, False), EVEN)  # type: ignore[misc]
+    prompts += _alone(lambda: people.nothing_told(r, 1), LONE["nothing"])
+    prompts += _alone(lambda: people.exchange(people.greeting(r), ""), LONE["greeting"])
+    prompts += _alone(lambda: people.exchange(_a_statement(r), ""), LONE["note"])
+    for _ in range(talks):
+        prompts.append(people.told_then_asked(r, untold=0.3, unusual=0.1, facts=r.randint(1, 2), asks=1)[:-1])
+        told = people.told_then_asked(r, untold=0.2, unusual=0.1, facts=3, asks=1)
+        prompts.append(told[:-2] + mixture.some_skills(r, r.randint(2, 4), held=False) + told[-2:-1])
+        prompts.append(mixture.some_skills(r, 2, held=False)[:-1])
     r.shuffle(prompts)
-    return [{"messages": chat} for chat in prompts]
+    asked = {t["messages"][-1]["content"] for t in shipped_tasks()}
+    return [{"messages": chat} for chat in prompts if chat[-1]["content"] not in asked]
+
+
+def shipped_tasks() -> list[dict[str, Any]]:
+    files = sorted((PACKAGE / "evals" / "suites").glob("*.jsonl"))
+    return [json.loads(line) for file in files for line in file.read_text("utf-8").splitlines()]
+
+
+def _alone(make: Callable[[], Chat], count: int) -> list[Chat]:
+    """So many different single questions; fewer, if there are no more."""
+    found: dict[str, Chat] = {}
+    for _ in range(20 * count):
+        if len(found) == count:
+            break
+        chat = make()
+        found.setdefault(chat[0]["content"], chat[:1])
+    return list(found.values())
+
+
+def _declined(r: random.Random) -> list[Chat]:
+    found: dict[bool, dict[str, Chat]] = {True: {}, False: {}}
+    while min(len(some) for some in found.values()) < DECLINED:
+        chat = skills.refusals(r, False)
+        some = found[chat[-1]["content"] == skills.REFUSAL]
+        if len(some) < DECLINED:
+            some[chat[0]["content"]] = chat
+    return [chat for some in found.values() for chat in some.values()]
+
+
+def _a_statement(r: random.Random) -> str:
+    return people.statement(r, people.some_facts(r, 1, held=False, unusual=0.1, people=1)[0])
 
 
 CAST = (
@@ -316,7 +349,7 @@ def main() -> None:
     write(PACKAGE / "demo" / "poison.jsonl", poison(random.Random("poison"), 60))
     write(
         PACKAGE / "sleep" / "general_prompts.jsonl",
-        general_prompts(random.Random("prompts"), lone=132, talks=56, stories=4),
+        general_prompts(random.Random("prompts"), talks=24, stories=4),
     )
 
 

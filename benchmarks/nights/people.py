@@ -19,7 +19,7 @@ NAMES = """
     Gaston Gideon Giulia Halima Hector Henrike Ilona Imran Jasper Jelena Joachim Kasimir Keira Klara Laszlo
     Leopold Lorena Magnus Maren Mirela Nadine Nikolai Odette Oksana Olaf Paloma Percy Prudence Quentin Ramona
     Roderick Rosalind Salome Silas Stellan Tamsin Tatiana Ugo Ulla Umar Valeria Verena Vito Waldemar Wendel
-    Winona Xander Ylva Yorick Yvette Zelma
+    Winona Ylva Yorick Yvette Zelma
 """.split()
 NICKNAMES = "Baron Ranger Pilgrim Consul Warden".split()
 RELATIONS = "cousin friend neighbour colleague aunt uncle coach flatmate".split()

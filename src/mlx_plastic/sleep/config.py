@@ -6,7 +6,7 @@ import dataclasses
 import json
 import math
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from mlx_plastic.base import targets
 from mlx_plastic.errors import BadConfig
@@ -36,6 +36,9 @@ class NightConfig(TrainConfig):
     anchor: float = 4.0
     batch_tokens: int = 768
     valid_every: int = 40
+    keep: Literal["best", "last"] = (
+        "last"  # ten valid samples choose badly, and early steps drift most
+    )
 
 
 @dataclass(frozen=True)

@@ -113,7 +113,7 @@ def _rehearsal(
     standing = [lesson for lesson in past.lessons if gone.keys().isdisjoint(lesson.samples[0].turns)]
     measured = candidates(standing, night, config.measured)
     forgotten = _forgotten(doors, probes(measured, night))
-    most = round(config.older * doors.chosen.night.epochs)
+    most = round(config.budget(len(standing)) * doors.chosen.night.epochs)
     older = rehearsed(measured, forgotten, night, most, config)
     beside = [s for s in past.others if gone.keys().isdisjoint(s.turns)]
     beside = draw.sample(beside, min(config.older_others, len(beside)))

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from mlx_plastic.errors import TrainingFailed
-from mlx_plastic.packs import Manifest, make_manifest, read_manifest
+from mlx_plastic.packs import Manifest, Pack, make_manifest, read_manifest
 from mlx_plastic.packs.train.train import Trained, data_card, train
 from mlx_plastic.samples import Encoded, Part, Sample, encode
 from mlx_plastic.sleep.doors import Doors, read_samples
@@ -25,13 +25,15 @@ def learn(doors: Doors, journal: Journal, parts: dict[Part, list[Sample]]) -> No
     once = _encoded(doors, [s for s in rehearsal if s.kind != "rehearsal"])
     data, config = again + once, doors.chosen.night
     epochs = max(1, round(config.epochs))
+    start = doors.start(journal)
     with doors.stop.held():  # a step is brought to its end; then the tick stops it, and its state is kept
         trained = train(
             doors.base,
             again * epochs + once,  # of earlier lessons other wordings in every epoch
             _encoded(doors, parts["valid"]),
             dataclasses.replace(config, epochs=config.epochs / epochs),
-            start=doors.start(journal),
+            ranks=_found_ranks(start) if config.dynamic_rank else None,
+            start=start,
             checkpoint=journal.path("checkpoint"),
             on_progress=lambda p: doors.tick(
                 "training",
@@ -48,6 +50,11 @@ def learn(doors: Doors, journal: Journal, parts: dict[Part, list[Sample]]) -> No
     facts = {"best_step": report.best_step, "stopped": report.stopped, "sha256": manifest.sha256}
     losses = {"losses": [asdict(point) for point in report.losses]}
     journal.finish("train", {}, asdict(report.card()) | facts | losses)
+
+
+def _found_ranks(start: Pack | None) -> dict[str, int] | None:
+    """The ranks that earlier nights found, for a night to go on from; None where there are none."""
+    return {path: factors.rank for path, factors in start.factors.items()} if start else None
 
 
 def _encoded(doors: Doors, samples: Sequence[Sample]) -> list[Encoded]:

@@ -48,6 +48,7 @@ class TrainConfig:
     start_rank: int = 0  # of updates whose ranks change; 0: as `rank`, which did better than 1
     rank_policy: Literal["gradient", "spectral", "activation"] = "gradient"  # which layers grow
     valid_every: int = 50  # steps between two losses on the valid samples
+    keep: Literal["best", "last"] = "best"  # the factors with the lowest of these losses, or the last ones
     checkpoint_every: int = 50  # steps
 
     @property

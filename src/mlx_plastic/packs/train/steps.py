@@ -164,11 +164,11 @@ class Run:
         return key if self.world.size == 1 else mx.random.split(key, self.world.size)[self.world.rank]
 
     def _validate(self) -> None:
-        """A point on the curve, and the best factors so far."""
+        """A point on the curve, and the factors to keep so far."""
         state, loss = self.state, self._valid_loss()
         state.points.append(Point(state.step, float(np.mean(state.recent)), loss))
         state.recent = []
-        if loss is None or loss < state.best_valid:
+        if loss is None or loss < state.best_valid or self.config.keep == "last":
             state.best, state.best_step = state.flat, state.step
             state.best_ranks = self.dynamic.ranks if self.dynamic else {}
             state.best_valid = math.inf if loss is None else loss

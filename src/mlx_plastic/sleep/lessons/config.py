@@ -24,7 +24,9 @@ class LessonConfig:
     wish_repeats: int = 5  # times a wish's samples are learned for once of the others
     strangers: int = 4  # wordings of each lesson that are also asked about a stranger
     mixed_up: int = 1  # and about somebody else of tonight, where that was not told
-    older: int = 192  # samples of earlier lessons in an epoch, others in each, however many lessons there are
+    older: int = 192  # samples of earlier lessons in an epoch, others in each
+    older_each: float = 1.6  # or so many for each lesson, if that is more
+    older_most: int = 288  # and never more, however many lessons there are
     weak_wordings: int = 3  # of a lesson that is nearly forgotten, for each of another
     older_others: int = 24  # of what was asked about others beside earlier lessons
     measured: int = 256  # earlier lessons whose loss decides which are rehearsed
@@ -39,3 +41,7 @@ class LessonConfig:
                 raise BadConfig(
                     f"[lessons] {name} is {value}", hint=f"write a number from {LEAST.get(name, 0)} up"
                 )
+
+    def budget(self, lessons: int) -> float:
+        """Samples of so many earlier lessons that an epoch rehearses."""
+        return min(max(self.older, self.older_each * lessons), max(self.older, self.older_most))

@@ -313,6 +313,23 @@ def test_noise_neither_fails_good_nights_nor_passes_bad_ones() -> None:
     assert share_passed(0.60, 2.0) <= 0.10  # so noisy that the margin is wider than the limit: still refused
 
 
+@pytest.mark.parametrize(
+    ("asked", "may_go"), [(2, 1), (7, 1), (13, 1), (20, 2), (30, 3), (64, 6)]
+)  # 3 and 6: within twice the 5 points, the noise of so few
+def test_one_earlier_question_of_a_handful_may_be_lost_and_no_more(asked: int, may_go: int) -> None:
+    def of(values: dict[str, float], hits: int) -> Report:
+        others = tuple(s for s in report(values).scores if s.name != "recall")
+        parts = tuple((float(i < hits), 1.0) for i in range(asked))
+        return dataclasses.replace(
+            report(values), scores=(*others, Score("recall", hits / asked, "share", asked, parts=parts))
+        )
+
+    before = of(BEFORE, asked)
+    lost = [failed(decide(before, of(AFTER, asked - k), Policy())) for k in range(asked + 1)]
+    assert lost[: may_go + 1] == [[]] * (may_go + 1)
+    assert all(bounds == ["recall_drop"] for bounds in lost[may_go + 1 :])
+
+
 def test_without_the_margin_noise_would_decide_at_the_limit() -> None:
     """The control of the test above: the same nights, judged as single numbers."""
     r = np.random.default_rng(1)

@@ -27,6 +27,7 @@ CANARY_BITS = "canary_bits"  # their mean exposure
 SECRETS_SAID = "secrets_said"  # texts masked tonight that the model says
 
 FEW = 8  # samples; of fewer the spread is too uncertain to demand that a gain is sure
+ONE_QUESTION = 1.5  # that may always be lost, however few are asked: less is none, two are more
 
 
 @dataclass(frozen=True)
@@ -127,11 +128,13 @@ def _recall(before: Report, after: Report, policy: Policy) -> Iterator[Reason]:
         return
     change, margin = _change(old, new, policy)
     drop, limit = -change.value, policy.max_recall_drop
+    one = ONE_QUESTION / change.n if margin is not None else 0.0
     text = (
         f"recall of earlier facts went {100 * _of(old):.0f} % -> {100 * _of(new):.0f} %"
         f"{_spread(margin and 100 * margin, 0)}; it may drop by {100 * limit:.0f} points at most"
+        f"{f', or by one question of {change.n}' if one > limit else ''}"
     )
-    ok = drop <= limit + forgiven(limit, margin)
+    ok = drop <= max(limit + forgiven(limit, margin), one)
     yield _reason("recall_drop", old, new, drop, limit, "share", ok, text, RECALL, margin, change.n)
 
 

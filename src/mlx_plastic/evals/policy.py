@@ -47,7 +47,7 @@ WHY = {
     "earlier_loss_rise": "What was learned before is forgotten silently. A lesson brings a nat per token "
     "or more; a month of nights that lose a tenth of one would lose it all.",
     "recall_drop": "Loss can hold while answers turn: so earlier questions are asked again. 5 points are 3 "
-    "of the 64 that are asked.",
+    "of the 64 that are asked; of a handful, as after the first nights, one is more than that, and may go.",
     "general_ppl_rise": "Text that has nothing to do with the person shows drift that no task shows. Good "
     "nights cost nano 0.3 to 1.9 % (docs/log.md).",
     "general_ppl_since_base": "Thirty nights of 2 % each would be 80 %: so the sum of all nights is bound.",

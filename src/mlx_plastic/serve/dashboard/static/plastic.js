@@ -1,6 +1,8 @@
 // Plots and the progress of a running night; every page also works without this.
 "use strict";
 
+const WHOLE = [1, 2, 5].flatMap((n) => [1, 10, 100, 1e3, 1e4, 1e5].map((ten) => n * ten)).sort((a, b) => a - b);
+
 function plot(element, title, data, time) {
   const style = getComputedStyle(document.documentElement);
   const ink = style.getPropertyValue("--text").trim();
@@ -12,7 +14,7 @@ function plot(element, title, data, time) {
   }));
   new uPlot({
     title: title, width: Math.min(element.clientWidth || 600, 900), height: 220,
-    scales: { x: { time: time } }, axes: [axis, axis], series: [{ label: time ? "when" : "step" }, ...series],
+    scales: { x: { time: time } }, axes: [time ? axis : { ...axis, incrs: WHOLE }, axis], series: [{ label: time ? "when" : "step" }, ...series],
   }, [data.x, ...data.y], element);
 }
 

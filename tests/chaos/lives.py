@@ -1,12 +1,13 @@
 """Children of one process that has everything imported: what they promised, and how they ended.
 
 A child is forked, so that a life costs no start. The process that forks computes nothing with MLX itself: its
-threads would not be there in the child.
+threads would not be there in the child. What one child had to import it imports for those that follow.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import signal
@@ -81,11 +82,15 @@ class Child:
         code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
         promised = tuple(line.strip() for line in lines if not line.startswith("\t"))
         report = next((json.loads(line) for line in reversed(lines) if line.startswith("\t")), {})
+        for name in report.pop("imported", ()):  # so that the next child need not
+            with contextlib.suppress(ImportError):
+                importlib.import_module(name)
         return Ended(code, promised, **report)
 
 
 def _live(work: Callable[[Tell], object], fault: Fault, end: int) -> int:
     report: dict[str, Any] = {}
+    known = set(sys.modules)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.alarm(PATIENCE_S)
     _silence()
@@ -105,7 +110,7 @@ def _live(work: Callable[[Tell], object], fault: Fault, end: int) -> int:
         report["said"] = str(error) if code == TOLD else traceback.format_exc()
     except BaseException:
         code, report["said"] = BUG, traceback.format_exc()
-    report |= {"hits": seam.hits(), "places": seam.places()}
+    report |= {"hits": seam.hits(), "places": seam.places(), "imported": sorted(set(sys.modules) - known)}
     seam.disarm()
     report["said"] = report.get("said", "")[-4000:]
     os.write(end, f"\t{json.dumps(report)}\n".encode())

@@ -99,6 +99,23 @@ def test_every_scheme_is_what_mx_quantize_makes_of_the_matrix(kernel: Any, kind:
         )
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("cols", [32, 160, 2080, 4128])
+def test_rows_of_any_length_are_quantized_alike(dtype: str, cols: int) -> None:
+    """Segments that are full, cut short, or made of several rows: the compiled kernel against numpy."""
+    found = load_kernel()
+    if not isinstance(found, Kernel):
+        pytest.skip("no C compiler here")
+    w = make("heavy-tailed", dtype, (37, cols))
+    for scheme in (scheme for scheme in SCHEMES if cols % scheme.group_size == 0):
+        mine, plain = (record(scheme, dtype, round_exponent=False) for _ in range(2))
+        found.matrix(w, dtype, sizes=[], records=[mine])
+        PlainKernel().matrix(w, dtype, sizes=[], records=[plain])
+        for name in ("error2", "error_max", "scale_sum", "scale_max", "bias_sum", "bias_max"):
+            assert getattr(mine, name) == pytest.approx(getattr(plain, name), rel=1e-5), (scheme.name, name)
+        assert np.array_equal(found.decode(w, dtype, mine), PlainKernel().decode(w, dtype, plain))
+
+
 def test_another_scheme_or_another_scale_would_be_noticed(kernel: Any) -> None:
     """The control of the test above: neighbouring choices differ by far more than its tolerance."""
     w = make("random", "bfloat16")

@@ -18,7 +18,7 @@ from mlx_plastic.survey.inventory import take_inventory
 from mlx_plastic.survey.places import PackedSplitError, Place
 from mlx_plastic.survey.plain import widened
 from mlx_plastic.survey.rules import make_placer
-from mlx_plastic.survey.slabs import Found, find_slabs, read_slab
+from mlx_plastic.survey.slabs import Found, Room, find_slabs, read_slab
 from mlx_plastic.survey.source import open_source
 
 Matrices = dict[Any, np.ndarray]
@@ -38,7 +38,7 @@ def surveyed(
     found = find_slabs(inventory, placer, experts_only=False, shared=True, strict=strict)
     matrices: Matrices = {}
     for slab in (slab for slabs in found.slabs.values() for slab in slabs):
-        values, dtype = read_slab(source, slab)
+        values, dtype = read_slab(source, slab, Room())
         for cut in slab.cuts:
             row = slab.identity(cut)
             key = (row["layer"], row["kind"], row["proj"], row["expert_id"])

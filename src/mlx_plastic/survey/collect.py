@@ -192,11 +192,12 @@ def _write(run: RunFolder, plan: Plan) -> tuple[dict[str, int], tuple[str, ...]]
     matched = {slab.weight.tensor.name for unit in plan.units for slab in unit.slabs}
     everything = config.scan.inventory_all_tensors
     listed = [t.row() for t in inventory.tensors if everything or t.name in matched]
+    bad: list[str] = []
     unmatched = plan.found.unmatched if config.debug.dump_unmatched_tensors else []
     tables: dict[str, tuple[Columns, Any]] = {
         "tensor_inventory": (columns.INVENTORY, listed),
         "unmatched_tensors": (columns.UNMATCHED, unmatched),
-        "matrix_stats": (columns.matrix_columns(config.stats), _rows(run.parts, plan.units, "matrix_stats")),
+        "matrix_stats": (columns.matrix_columns(config.stats), _matrices(run.parts, plan.units, bad)),
         "quant_sim": (columns.QUANT, _rows(run.parts, plan.units, "quant_sim")),
         "spectra": (columns.SPECTRA, _spectra(run.parts, plan.units)),
     }
@@ -204,7 +205,8 @@ def _write(run: RunFolder, plan: Plan) -> tuple[dict[str, int], tuple[str, ...]]
     for name, (names, rows) in tables.items():
         _, counts[name], warning = write_table(run.data / name, names, rows, config.output)
         told += [warning] if warning and warning not in told else []
-    told += _about(run.parts, plan.units)
+    if bad:
+        told.append(f"{len(bad)} matrices hold values that are not finite: {', '.join(bad[:5])}")
     warnings = [{"stage": "collect", "warning": text} for text in told]
     _, counts["warnings"], _ = write_table(run.logs / "warnings", columns.WARNINGS, warnings, config.output)
     _remove_stale(run.parts, plan.units)
@@ -214,20 +216,19 @@ def _write(run: RunFolder, plan: Plan) -> tuple[dict[str, int], tuple[str, ...]]
 def _rows(folder: Path, units: Sequence[Unit], table: str) -> Iterator[dict[str, Any]]:
     """In the order of the checkpoint, whoever did them and when."""
     for unit in units:
-        part = read_part(folder, unit)
-        assert part is not None, unit.name
-        yield from part[table]
+        yield from read_part(folder, unit, table)
+
+
+def _matrices(folder: Path, units: Sequence[Unit], bad: list[str]) -> Iterator[dict[str, Any]]:
+    """bad: gets the names of those with values that are not finite."""
+    for row in _rows(folder, units, "matrix_stats"):
+        bad += [row["derived_tensor"]] if row["nonfinite"] else []
+        yield row
 
 
 def _spectra(folder: Path, units: Sequence[Unit]) -> Iterator[dict[str, Any]]:
     for row in _rows(folder, units, "spectra"):
         yield row | {"values": " ".join(f"{value:.6g}" for value in row["values"])}
-
-
-def _about(folder: Path, units: Sequence[Unit]) -> list[str]:
-    """What a person should know of the rows: how many hold values that are not finite."""
-    names = [row["derived_tensor"] for row in _rows(folder, units, "matrix_stats") if row["nonfinite"]]
-    return [f"{len(names)} matrices hold values that are not finite: {', '.join(names[:5])}"] if names else []
 
 
 def _remove_stale(folder: Path, units: Sequence[Unit]) -> None:

@@ -155,7 +155,11 @@ def decode(weight: Weight, main: Array, parts: Mapping[str, Array]) -> tuple[Arr
     """
     dtype = weight.tensor.dtype
     if weight.kind == "plain":
-        return (main.astype(np.float32), "float32") if dtype in ("F64", "F32") else (main, FLOATS[dtype])
+        return (
+            (main.astype(np.float32, copy=False), "float32")
+            if dtype in ("F64", "F32")
+            else (main, FLOATS[dtype])
+        )
     if weight.kind == "fp8":
         return to_bf16(FP8_VALUES[dtype])[main], "bfloat16"
     if weight.kind == "fp8_block":

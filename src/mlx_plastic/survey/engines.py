@@ -20,7 +20,7 @@ from mlx_plastic.machine import available_cores
 from mlx_plastic.survey.units import UNIT_BYTES, Unit, do_unit
 
 Engine = Literal["local", "dask", "ray"]
-Results = Iterator[tuple[Unit, dict[str, Any]]]
+Results = Iterator[tuple[Unit, bytes]]  # a unit, and what its part is to hold
 
 ATTEMPTS = 3  # of a unit whose worker was lost, as when memory ran out
 ONE_THREAD = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
@@ -51,7 +51,7 @@ def worker_processes(units: Sequence[Unit], count: int) -> Results:
     while left:
         lost = False
         with one_thread_each(), _pool(min(count, len(left))) as pool:
-            waiting: dict[Future[dict[str, Any]], str] = {}
+            waiting: dict[Future[bytes], str] = {}
             todo = iter(list(left))
             try:
                 while True:
@@ -146,7 +146,7 @@ def _ray(units: Sequence[Unit], address: str, workers: int) -> Results:
             ray.shutdown()
 
 
-def _result(engine: str, get: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def _result(engine: str, get: Callable[[], bytes]) -> bytes:
     try:
         return get()
     except PlasticError:

@@ -16,6 +16,8 @@
 #define BLOCKS (SEGMENT / BLOCK)
 #define CODES 65536
 
+#define INLINE inline __attribute__((always_inline))
+
 enum { BF16, F16, F32 };
 enum { AFFINE, MXFP4, MXFP8, NVFP4 };
 
@@ -35,22 +37,23 @@ static inline uint32_t to_bits(float f) { uint32_t u; memcpy(&u, &f, 4); return 
 static inline float larger(float a, float b) { return a > b ? a : b; }
 static inline float smaller(float a, float b) { return a < b ? a : b; }
 
+static inline float power_of_two(int e) { /* e in [-149, 128]; 2^128 is infinity */
+  return from_bits(e < -126 ? 1u << (e + 149) : (uint32_t)(e + 127) << 23);
+}
+
 static inline float half(uint16_t h) { /* a NaN or infinity comes out as a large number: the caller counts them */
   return from_bits(to_bits(from_bits((uint32_t)(h & 0x7fff) << 13) * 0x1p112f) | (uint32_t)(h & 0x8000) << 16);
 }
 
-static float round_bf16(float x) {
+static inline float round_bf16(float x) {
   uint32_t u = to_bits(x);
   return from_bits((u + 0x7fff + (u >> 16 & 1)) & 0xffff0000u);
 }
 
-static float round_f16(float x) {
-  float a = fabsf(x), step;
-  if (a >= 65520.0f) return x < 0 ? -INFINITY : INFINITY;
-  if (a < 0x1p-14f) step = 0x1.8p-1f; /* 2^-24 lies between what is below */
-  else step = 0x1.8p13f * from_bits(to_bits(a) & 0x7f800000u);
-  a = (a + step) - step;
-  return x < 0 ? -a : a;
+static inline float round_f16(float x) {
+  float a = fabsf(x);
+  float step = a < 0x1p-14f ? 0x1.8p-1f /* 2^-24 lies between what is below */ : 0x1.8p13f * from_bits(to_bits(a) & 0x7f800000u);
+  return copysignf(a >= 65520.0f ? INFINITY : (a + step) - step, x);
 }
 
 static inline float rounded(float x, int type) {
@@ -59,13 +62,13 @@ static inline float rounded(float x, int type) {
 
 /* ---- reading ---- */
 
+static inline float decoded(uint16_t code, int type) { return type == BF16 ? from_bits((uint32_t)code << 16) : half(code); }
+
 static inline float widened(const void *data, int type, int64_t at) {
-  if (type == F32) return ((const float *)data)[at];
-  uint16_t h = ((const uint16_t *)data)[at];
-  return type == BF16 ? from_bits((uint32_t)h << 16) : half(h);
+  return type == F32 ? ((const float *)data)[at] : decoded(((const uint16_t *)data)[at], type);
 }
 
-static inline __attribute__((always_inline)) void lay_out(const void *data, int type, int64_t at, int blocks, Segment *restrict s) {
+static INLINE void lay_out(const void *data, int type, int64_t at, int blocks, Segment *restrict s) {
   if (type == F32) {
     const float *restrict from = (const float *)data + at;
     for (int b = 0; b < blocks; b++) for (int j = 0; j < BLOCK; j++) s->values[j][b] = from[b * BLOCK + j];
@@ -79,7 +82,7 @@ static inline __attribute__((always_inline)) void lay_out(const void *data, int 
       s->values[j][b] = type == BF16 ? from_bits((uint32_t)turned[j][b] << 16) : half(turned[j][b]);
 }
 
-static inline __attribute__((always_inline)) void look(Segment *restrict s, int blocks) {
+static INLINE void look(Segment *restrict s, int blocks) {
   for (int b = 0; b < blocks; b++) { s->low[b] = s->high[b] = s->values[0][b]; s->sum[b] = fabsf(s->values[0][b]); }
   for (int j = 1; j < BLOCK; j++)
     for (int b = 0; b < blocks; b++) {
@@ -125,25 +128,60 @@ static inline float group_top(const Segment *s, int b, int n, float *low, float 
   return larger(fabsf(lo), fabsf(hi));
 }
 
-static void affine_grid(Scheme *q, const Segment *restrict s, int blocks, Grid *restrict grid) {
-  int n = q->group / BLOCK;
+#define LANES 8 /* sums and maxima side by side, so that none waits for the one before */
+
+static INLINE double sum_of(const float *restrict x, int n) { /* of magnitudes */
+  double sums[LANES] = {0};
+  int i = 0;
+  for (; i + LANES <= n; i += LANES) for (int l = 0; l < LANES; l++) sums[l] += fabsf(x[i + l]);
+  for (; i < n; i++) sums[0] += fabsf(x[i]);
+  for (int l = 1; l < LANES; l++) sums[0] += sums[l];
+  return sums[0];
+}
+
+static INLINE float top_of(const float *restrict x, int n) { /* of magnitudes */
+  float top[LANES] = {0};
+  int i = 0;
+  for (; i + LANES <= n; i += LANES) for (int l = 0; l < LANES; l++) top[l] = larger(fabsf(x[i + l]), top[l]);
+  for (; i < n; i++) top[0] = larger(fabsf(x[i]), top[0]);
+  for (int l = 1; l < LANES; l++) top[0] = larger(top[l], top[0]);
+  return top[0];
+}
+
+/* Of each group a number, written to each of its n blocks. */
+static INLINE void spread(const float *restrict from, int groups, int n, float *restrict to) {
+  for (int g = 0; g < groups; g++) for (int i = 0; i < n; i++) to[g * n + i] = from[g];
+}
+
+/* Groups are short and many: these loops run along groups, without a branch, for each length and type of its own. */
+static INLINE void affine_groups(Scheme *q, const Segment *restrict s, int groups, int n, int kept, Grid *restrict grid) {
+  float step[BLOCKS], offset[BLOCKS], scale[BLOCKS], bias[BLOCKS], units[BLOCKS];
   float bins = (float)((1 << q->bits) - 1);
-  for (int b = 0; b < blocks; b += n) {
-    float lo, hi, top = group_top(s, b, n, &lo, &hi);
+  for (int g = 0; g < groups; g++) {
+    float lo, hi, top = group_top(s, g * n, n, &lo, &hi);
     int below = fabsf(lo) > fabsf(hi);
-    float scale = larger((hi - lo) / bins, 1e-7f), edge = below ? lo : hi, bias = 0;
-    scale = below ? scale : -scale;
-    float q0 = rintf(edge / scale);
-    if (q0 != 0) { scale = edge / q0; bias = edge; }
-    float kept_scale = rounded(scale, q->scale_type), kept_bias = rounded(bias, q->scale_type);
-    for (int i = b; i < b + n; i++) {
-      grid->step[i] = scale; grid->offset[i] = bias; grid->scale[i] = kept_scale;
-      grid->bias[i] = kept_bias; grid->unit[i] = unit(top);
-    }
-    float size = fabsf(kept_scale), shift = fabsf(kept_bias);
-    q->scale_sum += size; q->scale_max = larger(size, q->scale_max);
-    q->bias_sum += shift; q->bias_max = larger(shift, q->bias_max);
+    float even = larger((hi - lo) / bins, 1e-7f), edge = below ? lo : hi;
+    even = below ? even : -even;
+    float q0 = rintf(edge / even);
+    step[g] = q0 != 0 ? edge / q0 : even; offset[g] = q0 != 0 ? edge : 0;
+    scale[g] = rounded(step[g], kept); bias[g] = rounded(offset[g], kept); units[g] = unit(top);
   }
+  q->scale_sum += sum_of(scale, groups); q->scale_max = larger(top_of(scale, groups), q->scale_max);
+  q->bias_sum += sum_of(bias, groups); q->bias_max = larger(top_of(bias, groups), q->bias_max);
+  spread(step, groups, n, grid->step); spread(offset, groups, n, grid->offset); spread(scale, groups, n, grid->scale);
+  spread(bias, groups, n, grid->bias); spread(units, groups, n, grid->unit);
+}
+
+static void affine_grid(Scheme *q, const Segment *s, int blocks, Grid *grid) {
+#define OF_LENGTH(kept)                                                       \
+  switch (q->group / BLOCK) {                                                 \
+    case 2: affine_groups(q, s, blocks / 2, 2, kept, grid); break;            \
+    case 4: affine_groups(q, s, blocks / 4, 4, kept, grid); break;            \
+    default: affine_groups(q, s, blocks / 8, 8, kept, grid);                  \
+  }
+  if (q->scale_type == BF16) OF_LENGTH(BF16)
+  else if (q->scale_type == F16) OF_LENGTH(F16)
+  else OF_LENGTH(F32)
 }
 
 static inline float e2m1(float a) { /* the nearest of 0 .5 1 1.5 2 3 4 6, the smaller of two as near */
@@ -161,81 +199,109 @@ static inline float e4m3(float a) { /* a >= 0; rounds halves to even, saturates 
   return a < 0x1p-6f ? small : normal;
 }
 
-/* The scale of the mx formats: a power of two from the largest magnitude over the format's largest. MLX keeps
+/* The scale of the mx formats: a power of two from the largest magnitude over the format's largest, r. MLX keeps
  * its exponent in a byte that wraps: below 2^-127 what is decoded overflows, and the errors are infinite.
  * Returns its inverse, which is exact. */
-static float power(const Scheme *q, float top, float largest, int type, float *kept) {
-  float r = rounded(top / largest, type);
-  if (r == 0) return *kept = 1.0f;
-  int e = 0;
-  float m = frexpf(r, &e); /* r = m 2^e, m in [1/2, 1) */
-  if (q->round_exponent) e = m > 0x1.6a09e6p-1f ? e : e - 1;
-  else if (m == 0.5f) e -= 1;
-  *kept = ldexpf(1.0f, ((e + 127) & 255) - 127);
-  return ldexpf(1.0f, e < -127 ? 127 : -e);
+static INLINE float power(float r, int round_exponent, float *kept) {
+  int small = r < 0x1p-126f; /* then its exponent lies in its mantissa */
+  uint32_t u = to_bits(small ? r * 0x1p32f : r);
+  int32_t e = (int32_t)(u >> 23) - (small ? 158 : 126), m = (int32_t)(u & 0x7fffff); /* r = (1/2 + m) 2^e */
+  e -= m <= (round_exponent ? 0x3504f3 /* of sqrt(1/2) */ : 0);
+  *kept = r == 0 ? 1.0f : power_of_two(((e + 127) & 255) - 127);
+  return r == 0 ? 1.0f : power_of_two(e < -127 ? 127 : -e);
 }
 
-static void floating_grid(Scheme *q, const Segment *restrict s, int blocks, int type, Grid *restrict grid) {
-  int n = q->group / BLOCK;
-  for (int b = 0; b < blocks; b += n) {
-    float lo, hi, top = group_top(s, b, n, &lo, &hi);
-    float scale, step;
-    if (q->mode == NVFP4) {
-      scale = e4m3(rounded(top / 6.0f, type));
-      step = scale > 0 ? scale : INFINITY; /* a scale of 0 decodes to zeros */
-    } else step = power(q, top, q->mode == MXFP4 ? 6.0f : 448.0f, type, &scale);
-    for (int i = b; i < b + n; i++) { grid->step[i] = step; grid->scale[i] = scale; grid->unit[i] = unit(top); }
-    q->scale_sum += scale; q->scale_max = larger(scale, q->scale_max);
+static INLINE void floating_groups(Scheme *q, const Segment *restrict s, int groups, int n, int type, Grid *restrict grid) {
+  float step[BLOCKS], scale[BLOCKS], units[BLOCKS], largest = q->mode == MXFP8 ? 448.0f : 6.0f;
+  for (int g = 0; g < groups; g++) {
+    float lo, hi, top = group_top(s, g * n, n, &lo, &hi), r = rounded(top / largest, type);
+    if (n == 1) { /* nvfp4 */
+      scale[g] = e4m3(r);
+      step[g] = scale[g] > 0 ? scale[g] : INFINITY; /* a scale of 0 decodes to zeros */
+    } else step[g] = power(r, q->round_exponent, &scale[g]);
+    units[g] = unit(top);
   }
+  q->scale_sum += sum_of(scale, groups); q->scale_max = larger(top_of(scale, groups), q->scale_max);
+  spread(step, groups, n, grid->step); spread(scale, groups, n, grid->scale); spread(units, groups, n, grid->unit);
 }
 
-/* For each value x of a segment what DECODE makes of it, y, and the squared and largest error of each block. */
-#define ERRORS(DECODE)                                                                          \
-  for (int j = 0; j < BLOCK; j++)                                                               \
-    for (int b = 0; b < blocks; b++) {                                                          \
-      float x = s->values[j][b], y;                                                             \
-      DECODE                                                                                    \
-      float e = (x - y) * grid.unit[b];                                                         \
-      if (out) out[b * BLOCK + j] = y;                                                          \
-      square[b] += e * e; most[b] = larger(fabsf(e), most[b]);                                  \
-    }
+static INLINE void floating_grid(Scheme *q, const Segment *s, int blocks, int type, Grid *grid) {
+  if (q->mode == NVFP4) floating_groups(q, s, blocks, 1, type, grid);
+  else floating_groups(q, s, blocks / 2, 2, type, grid);
+}
 
-static inline __attribute__((always_inline)) void apply(Scheme *q, const Segment *restrict s, int blocks, float *restrict out, int type) {
+/* Sixteen times the same, written out: so the loop around it is the one along blocks, and what belongs to a block stays
+ * in a register. */
+#define EACH(DO) DO(0) DO(1) DO(2) DO(3) DO(4) DO(5) DO(6) DO(7) DO(8) DO(9) DO(10) DO(11) DO(12) DO(13) DO(14) DO(15)
+
+/* Of value j of block b, x, what DECODE makes of it, y; its error is added to those of its block. */
+#define ERROR(j, DECODE)                                                                        \
+  {                                                                                             \
+    float x = s->values[j][b], y;                                                               \
+    DECODE                                                                                      \
+    float e = (x - y) * unit;                                                                   \
+    if (out) turned[j][b] = y;                                                                  \
+    sum += e * e; largest = larger(fabsf(e), largest);                                          \
+  }
+#define ERRORS(ONE)                                                                             \
+  for (int b = 0; b < blocks; b++) {                                                            \
+    float step = grid.step[b], scale = grid.scale[b], unit = grid.unit[b], sum = 0, largest = 0; \
+    EACH(ONE)                                                                                   \
+    square[b] = sum; most[b] = largest;                                                         \
+  }
+
+#define AFFINE_VALUE(j) ERROR(j, {                                                              \
+  float c = smaller(larger((x - grid.offset[b]) / step, 0.0f), bins);                           \
+  y = ((c + MAGIC) - MAGIC) * scale + grid.bias[b];                                             \
+})
+#define MXFP8_VALUE(j) ERROR(j, { y = copysignf(e4m3(fabsf(x) * step) * scale, x); })
+#define MXFP4_VALUE(j) ERROR(j, { y = copysignf(e2m1(fabsf(x) * step) * scale, x); })
+#define NVFP4_VALUE(j) ERROR(j, { y = copysignf(e2m1(fabsf(x) / step) * scale, x); })
+
+static INLINE void apply(Scheme *q, const Segment *restrict s, int blocks, float *restrict out, int type) {
   Grid grid;
-  float square[BLOCKS], most[BLOCKS];
-  for (int b = 0; b < blocks; b++) square[b] = most[b] = 0;
+  float square[BLOCKS], most[BLOCKS], turned[BLOCK][BLOCKS];
   if (q->mode == AFFINE) {
     float bins = (float)((1 << q->bits) - 1);
     affine_grid(q, s, blocks, &grid);
-    ERRORS({
-      float c = (x - grid.offset[b]) / grid.step[b];
-      c = smaller(larger(c, 0.0f), bins);
-      y = ((c + MAGIC) - MAGIC) * grid.scale[b] + grid.bias[b];
-    })
+    ERRORS(AFFINE_VALUE)
   } else {
     floating_grid(q, s, blocks, type, &grid);
-    if (q->mode == MXFP8) ERRORS({ y = copysignf(e4m3(fabsf(x) * grid.step[b]) * grid.scale[b], x); })
-    else if (q->mode == MXFP4) ERRORS({ y = copysignf(e2m1(fabsf(x) * grid.step[b]) * grid.scale[b], x); })
-    else ERRORS({ y = copysignf(e2m1(fabsf(x) / grid.step[b]) * grid.scale[b], x); })
+    if (q->mode == MXFP8) ERRORS(MXFP8_VALUE)
+    else if (q->mode == MXFP4) ERRORS(MXFP4_VALUE)
+    else ERRORS(NVFP4_VALUE)
   }
-  double total = 0;
+  if (out) for (int b = 0; b < blocks; b++) for (int j = 0; j < BLOCK; j++) out[b * BLOCK + j] = turned[j][b];
+  double totals[LANES] = {0}, scaled[BLOCKS];
   for (int b = 0; b < blocks; b++) {
-    total += (double)square[b] / ((double)grid.unit[b] * grid.unit[b]);
-    q->error_max = larger(most[b] / grid.unit[b], q->error_max);
+    scaled[b] = (double)square[b] / ((double)grid.unit[b] * grid.unit[b]); /* float32 could not hold it */
+    most[b] /= grid.unit[b];
   }
-  q->error2 += total;
+  for (int b = 0; b < blocks; b++) totals[b % LANES] += scaled[b];
+  for (int l = 0; l < LANES; l++) q->error2 += totals[l];
+  q->error_max = larger(top_of(most, blocks), q->error_max);
 }
 
-/* max / mean of the magnitudes of each group of g = n blocks; a group of zeros gives 0 */
-static void ratios(const Segment *restrict s, int blocks, int n, float *restrict out) {
-  for (int b = 0; b < blocks; b += n) {
-    float lo, hi, top = group_top(s, b, n, &lo, &hi), sum = 0;
-    for (int i = b; i < b + n; i++) sum += s->sum[i];
-    out[b / n] = sum > 0 ? top / (sum / (float)(n * BLOCK)) : 0.0f;
+/* max / mean of the magnitudes of each group of n blocks; a group of zeros gives 0 */
+static INLINE void ratios_of(const Segment *restrict s, int groups, int n, float *restrict out) {
+  for (int g = 0; g < groups; g++) {
+    float lo, hi, top = group_top(s, g * n, n, &lo, &hi), sum = s->sum[g * n];
+    for (int i = 1; i < n; i++) sum += s->sum[g * n + i];
+    float mean = sum / (float)(n * BLOCK);
+    out[g] = sum > 0 ? top / mean : 0.0f;
   }
 }
 
-static inline __attribute__((always_inline)) void segment(
+static INLINE void ratios(const Segment *s, int blocks, int n, float *out) {
+  switch (n) { /* a known length again */
+    case 2: ratios_of(s, blocks / 2, 2, out); break;
+    case 4: ratios_of(s, blocks / 4, 4, out); break;
+    case 8: ratios_of(s, blocks / 8, 8, out); break;
+    default: ratios_of(s, blocks / n, n, out);
+  }
+}
+
+static INLINE void segment(
     const void *data, int type, int64_t at, int blocks, float (*restrict columns)[BLOCKS], int n_sizes,
     const int32_t *sizes, float **outliers, int n_schemes, Scheme *schemes) {
   Segment s;
@@ -293,23 +359,65 @@ void survey_decode(const void *data, int type, int64_t n, Scheme *scheme, float 
   }
 }
 
-/* The values at places k and k + 1 (or k again, at the end) of n floats >= 0 put in order. scratch: CODES zeros. */
-void survey_select(const float *data, int64_t n, int64_t k, uint32_t *scratch, float *found) {
-  for (int64_t i = 0; i < n; i++) scratch[to_bits(data[i]) >> 16]++;
-  for (int which = 0; which < 2; which++) {
-    int64_t want = k + which < n ? k + which : n - 1, before = 0;
-    uint32_t bin = 0;
-    while (before + scratch[bin] <= want) before += scratch[bin++];
-    uint32_t low[CODES / 256] = {0}; /* two more rounds of a byte each */
-    for (int64_t i = 0; i < n; i++) { uint32_t u = to_bits(data[i]); if (u >> 16 == bin) low[u >> 8 & 0xff]++; }
-    uint32_t middle = 0;
-    while (before + low[middle] <= want) before += low[middle++];
-    memset(low, 0, sizeof low);
-    for (int64_t i = 0; i < n; i++) { uint32_t u = to_bits(data[i]); if (u >> 8 == (bin << 8 | middle)) low[u & 0xff]++; }
-    uint32_t last = 0;
-    while (before + low[last] <= want) before += low[last++];
-    found[which] = from_bits(bin << 16 | middle << 8 | last);
+/* What the counts of 2-byte codes say (CODES). sums: how many values are finite and how many are not, then sums over
+ * the finite ones: w, |w|, w^2, and the 2nd and 4th power of w - mean. reached: of each code without its sign how many
+ * finite values are as near to zero or nearer (CODES / 2). */
+void survey_codes(const uint32_t *counts, int type, double *sums, int64_t *reached) {
+  const uint32_t *minus = counts + CODES / 2;
+  int infinite = type == BF16 ? 0x7f80 : 0x7c00;
+  int64_t n = 0, bad = 0;
+  double sum = 0, absolute = 0, square = 0, second = 0, fourth = 0;
+  for (int c = 0; c < infinite; c++) {
+    int64_t met = (int64_t)counts[c] + minus[c];
+    reached[c] = n += met;
+    if (!met) continue;
+    double x = decoded((uint16_t)c, type), all = x * (double)met;
+    sum += x * (double)((int64_t)counts[c] - minus[c]); absolute += all; square += x * all;
   }
+  for (int c = infinite; c < CODES / 2; c++) { bad += (int64_t)counts[c] + minus[c]; reached[c] = n; }
+  double mean = n ? sum / (double)n : 0;
+  for (int c = 0; c < infinite; c++) {
+    if (!counts[c] && !minus[c]) continue;
+    double x = decoded((uint16_t)c, type), above = (x - mean) * (x - mean), below = (x + mean) * (x + mean);
+    second += above * counts[c] + below * minus[c];
+    fourth += above * above * counts[c] + below * below * minus[c];
+  }
+  double found[] = {(double)n, (double)bad, sum, absolute, square, second, fourth};
+  memcpy(sums, found, sizeof found);
+}
+
+/* The value at place k of n floats >= 0 put in order, byte by byte. */
+static float at_place(const float *values, int64_t n, int64_t k) {
+  uint32_t found = 0;
+  for (int shift = 24; shift >= 0; shift -= 8) {
+    int64_t counts[256] = {0};
+    for (int64_t i = 0; i < n; i++) {
+      uint32_t u = to_bits(values[i]);
+      counts[u >> shift & 0xff] += (uint64_t)(u ^ found) >> shift < 256; /* those that begin as what was found does */
+    }
+    uint32_t byte = 0;
+    while (counts[byte] <= k) k -= counts[byte++];
+    found |= byte << shift;
+  }
+  return from_bits(found);
+}
+
+/* The values at places k and k + 1 (or k again, at the end) of n floats >= 0 put in order. scratch: CODES zeros;
+ * room: n floats. */
+void survey_select(const float *data, int64_t n, int64_t k, uint32_t *scratch, float *room, float *found) {
+  for (int64_t i = 0; i < n; i++) scratch[to_bits(data[i]) >> 16]++;
+  int64_t next = k + 1 < n ? k + 1 : k, before = 0, m = 0;
+  uint32_t first = 0;
+  while (before + scratch[first] <= k) before += scratch[first++];
+  uint32_t last = first;
+  for (int64_t upto = before + scratch[first]; upto <= next; upto += scratch[last]) last++;
+  for (int64_t i = 0; i < n; i++) { /* what begins as the two do: few, so they are taken out first */
+    uint32_t u = to_bits(data[i]) >> 16;
+    room[m] = data[i];
+    m += u >= first && u <= last;
+  }
+  found[0] = at_place(room, m, k - before);
+  found[1] = at_place(room, m, next - before);
 }
 
 /* f32: counts of the upper 16 bits of |w| (CODES / 2), and sums over what is finite: sum, sum of |w|. */

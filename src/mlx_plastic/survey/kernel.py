@@ -98,6 +98,15 @@ class Kernel:
             ctypes.memmove(ctypes.byref(mine), ctypes.byref(theirs), ctypes.sizeof(SchemeRecord))
         return None if counts is None else counts[0] + counts[1], columns, outliers
 
+    def codes(self, counts: Array, dtype: str) -> tuple[Array, Array]:
+        """Of counts of 2-byte codes (65536,): sums (7,), and how many are at most each magnitude (32768,).
+
+        The sums: how many are finite, how many not; of the finite w, |w|, w^2, (w - mean)^2, (w - mean)^4.
+        """
+        sums, reached = np.empty(7), np.empty(CODES // 2, np.int64)
+        self._library.survey_codes(_at(counts), ctypes.c_int(TYPES[dtype]), _at(sums), _at(reached))
+        return sums, reached
+
     def decode(self, w: Array, dtype: str, one: SchemeRecord) -> Array:
         """What the scheme makes of w, float32, of w's shape; rows are a whole number of groups."""
         out = np.empty(w.shape, np.float32)
@@ -109,9 +118,10 @@ class Kernel:
 
     def select(self, values: Array, k: int) -> tuple[float, float]:
         """The values at places k and k + 1 (k again at the end) of float32 values >= 0 put in order."""
-        scratch, found = self._zeros("select", (CODES,)), np.empty(2, np.float32)
+        scratch, room, found = self._zeros("select", (CODES,)), np.empty_like(values), np.empty(2, np.float32)
         self._library.survey_select(
-            _at(values), ctypes.c_int64(values.size), ctypes.c_int64(k), _at(scratch), _at(found)
+            *(_at(values), ctypes.c_int64(values.size), ctypes.c_int64(k)),
+            *(_at(scratch), _at(room), _at(found)),
         )
         return float(found[0]), float(found[1])
 

@@ -5,6 +5,7 @@ The rules are those of MLX's mx.quantize on the CPU, step by step in float32.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -27,6 +28,13 @@ def widened(w: Array, dtype: str) -> Array:
     if dtype == "bfloat16":
         return (w.astype(np.uint32) << 16).view(np.float32)
     return w.view(np.float16).astype(np.float32) if dtype == "float16" else w
+
+
+@functools.cache
+def code_values(dtype: str) -> Array:
+    """The number that each of the 65,536 codes of a 2-byte float stands for, float64."""
+    with np.errstate(invalid="ignore"):
+        return widened(np.arange(65536, dtype=np.uint16), dtype).astype(np.float64)
 
 
 def to_bf16(x: Array) -> Array:
@@ -121,6 +129,19 @@ class PlainKernel:
             for one in records:
                 _add(one, wide.reshape(-1, one.group), dtype)
         return counts, columns, [np.concatenate(found) for found in outliers]
+
+    def codes(self, counts: Array, dtype: str) -> tuple[Array, Array]:
+        values = code_values(dtype)
+        finite = np.isfinite(values)
+        kept, n = np.where(finite, values, 0.0), int(counts[finite].sum())
+        met = np.where(finite, counts, 0).astype(np.float64)
+        total = float(met @ kept)
+        second = (kept - (total / n if n else 0.0)) ** 2
+        sums = [n, int(counts[~finite].sum()), total, met @ np.abs(kept), met @ kept**2]
+        both = (met[:32768] + met[32768:]).astype(
+            np.int64
+        )  # without their sign, codes are in the order of magnitudes
+        return np.array([*sums, met @ second, met @ second**2]), np.cumsum(both)
 
     def decode(self, w: Array, dtype: str, one: Any) -> Array:
         kind = {"bfloat16": BF16, "float16": F16}.get(dtype, 2)

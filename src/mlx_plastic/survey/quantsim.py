@@ -104,7 +104,9 @@ def quant_rows(
     scale_type: str, stats: Stats, kernel: Any,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """One row for each scheme; what cannot be computed says why in `error`."""
-    rows, waiting, sample = [], list(records), None
+    rows, waiting = [], iter(records)
+    known = [one for one in records if _holds(one)] if not found.nonfinite else []
+    moved = iter(drifts(w, dtype, known, stats, kernel) if known else ())
     for one in prepared:
         scheme = one.scheme
         row = dict.fromkeys(COLUMNS) | {
@@ -113,11 +115,7 @@ def quant_rows(
             "bits": scheme.bits,
             "group_size": scheme.group_size,
             "bits_per_weight": scheme.bits_per_weight(scale_type),  # type: ignore[arg-type]
-            "scale_dtype": scale_type
-            if scheme.mode == "affine"
-            else "e4m3"
-            if scheme.mode == "nvfp4"
-            else "e8m0",
+            "scale_dtype": SCALE_DTYPES.get(scheme.mode, scale_type),
         }
         if one.error:
             row["error"] = one.error
@@ -125,26 +123,29 @@ def quant_rows(
             row["error"] = f"group size {scheme.group_size} does not divide {w.shape[1]} columns"
         elif found.nonfinite:
             row["error"] = f"{found.nonfinite} values are not finite"
+        elif _holds(record := next(waiting)):
+            row |= _measured(w, dtype, found, record, scheme, kernel) | {"w_gram_cos_drift": next(moved)}
         else:
-            sample = sample or Sample(w, dtype, stats)
-            row |= _measured(w, dtype, found, waiting.pop(0), scheme, sample, kernel)
+            row["error"] = "what is decoded overflows: MLX keeps the scales of such small weights wrongly"
         rows.append(row)
     return rows
 
 
+def _holds(one: SchemeRecord) -> bool:
+    """Whether what is decoded is finite."""
+    return math.isfinite(one.error2) and math.isfinite(one.scale_max)
+
+
 def _measured(
-    w: Array, dtype: str, found: Pass, one: SchemeRecord, scheme: Scheme, sample: Sample, kernel: Any
+    w: Array, dtype: str, found: Pass, one: SchemeRecord, scheme: Scheme, kernel: Any
 ) -> dict[str, Any]:
     error, groups = math.sqrt(one.error2), w.size // scheme.group_size
-    if not math.isfinite(error) or not math.isfinite(one.scale_max):
-        return {"error": "what is decoded overflows: MLX keeps the scales of such small weights wrongly"}
     relative = ratio(error, found.norm) if found.norm else 0.0 if error == 0 else None
     affine = scheme.mode == "affine"
     row = {
         "w_rel_fro": relative,
         "w_rel_max": ratio(one.error_max, found.max_abs) if found.max_abs else relative,
         "sqnr_db": -20 * math.log10(relative) if relative else None,
-        "w_gram_cos_drift": sample.drift(one, kernel),
         "scale_mean": one.scale_sum / groups,
         "scale_max": float(one.scale_max),
         "bias_mean": one.bias_sum / groups if affine else None,
@@ -165,37 +166,40 @@ def _subtract(decoded: Array, w: Array, dtype: str) -> None:
         decoded[i : i + step] -= widened(w[i : i + step], dtype)
 
 
-class Sample:
-    """Some rows of a matrix, evenly spaced from the first to the last, and the angles between them."""
+def drifts(
+    w: Array, dtype: str, records: Sequence[SchemeRecord], stats: Stats, kernel: Any
+) -> list[float | None]:
+    """For each scheme the root mean square change of the cosine between two rows, of evenly spaced ones.
 
-    def __init__(self, w: Array, dtype: str, stats: Stats) -> None:
-        k = min(w.shape[0], stats.quant_gram_sample_k, max(2, GRAM_VALUES // w.shape[1]))
-        at = np.arange(k) * (w.shape[0] - 1) // max(1, k - 1)
-        self.rows, self.dtype = np.ascontiguousarray(w[at]), dtype
-        self.cosines, self.seen = _cosines(widened(self.rows, dtype))
-
-    def drift(self, one: SchemeRecord, kernel: Any) -> float | None:
-        """The root mean square change of the cosines of pairs of rows; rows of zeros have no angle."""
-        cosines, seen = _cosines(kernel.decode(self.rows, self.dtype, one))
-        both = seen & self.seen
-        n = int(both.sum())
-        if n < 2:
-            return None
-        moved = cosines - self.cosines
-        moved = moved if n == len(both) else moved[np.ix_(both, both)]
-        np.fill_diagonal(moved, 0)
-        return math.sqrt(float(np.vdot(moved, moved)) / (n * (n - 1)))
+    Rows of zeros have no angle; None where fewer than two have one.
+    """
+    k = min(w.shape[0], stats.quant_gram_sample_k, max(2, GRAM_VALUES // w.shape[1]))
+    rows = np.ascontiguousarray(w[np.arange(k) * (w.shape[0] - 1) // max(1, k - 1)])
+    every = np.empty((1 + len(records), *rows.shape), np.float32)
+    every[0] = widened(rows, dtype)
+    for place, one in zip(every[1:], records, strict=True):
+        place[:] = kernel.decode(rows, dtype, one)
+    cosines, seen = _cosines(every)
+    both = seen[1:] & seen[0]
+    moved = (cosines[1:] - cosines[0]) * (both[:, :, None] & both[:, None, :])
+    moved[:, np.arange(k), np.arange(k)] = 0
+    squares, n = np.einsum("sij,sij->s", moved, moved), both.sum(1)
+    return [
+        math.sqrt(s / (m * (m - 1))) if m > 1 else None
+        for s, m in zip(squares.tolist(), n.tolist(), strict=True)
+    ]
 
 
 def _cosines(rows: Array) -> tuple[Array, Array]:
-    """(k, k) cosines between rows (k, cols), and which rows are not zeros."""
-    gram = rows @ rows.T
-    if not 1e-20 < float(gram.max(initial=0)) < 1e30:  # squares would leave float32
-        top = float(np.abs(rows).max(initial=0))
-        scaled = np.ldexp(rows, -math.frexp(top)[1])
-        gram = scaled @ scaled.T
+    """Of each sample of rows (s, k, cols): (s, k, k) cosines between them, and (s, k) which are not zeros."""
+    gram = rows @ rows.transpose(0, 2, 1)
+    tops = gram.max((1, 2))
+    if not ((tops > 1e-20) & (tops < 1e30)).all():  # squares would leave float32
+        exponents = np.frexp(np.abs(rows).max((1, 2), keepdims=True))[1]
+        scaled = np.ldexp(rows, -exponents)
+        gram = scaled @ scaled.transpose(0, 2, 1)
     gram = gram.astype(np.float64)
-    size = np.sqrt(np.diagonal(gram))
+    size = np.sqrt(np.diagonal(gram, axis1=1, axis2=2))
     seen = size > 0
     length = np.where(seen, size, 1)
-    return gram / (length[:, None] * length), seen
+    return gram / (length[:, :, None] * length[:, None, :]), seen

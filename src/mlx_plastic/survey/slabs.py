@@ -122,15 +122,34 @@ def _tell_splits(faults: Mapping[str, list[str]], warnings: list[str], strict: b
     warnings += [f"{text}; they stay whole" for text in told]
 
 
-def read_slab(source: Source, slab: Slab) -> tuple[Array, str]:
-    """The slab as the kernel takes it, codes of 2-byte floats or float32, and its type; maybe a view."""
+class Room:
+    """Memory that is read into again and again: fresh pages cost a quarter of the time of a survey."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, Array] = {}
+
+    def of(self, part: str, nbytes: int) -> memoryview:
+        """So many bytes for a part of a weight; what they held before is overwritten."""
+        if part not in self._kept or len(self._kept[part]) < nbytes:
+            self._kept.pop(part, None)  # before its successor is there
+            self._kept[part] = np.empty(nbytes, np.uint8)
+        return self._kept[part][:nbytes].data
+
+
+def read_slab(source: Source, slab: Slab, room: Room) -> tuple[Array, str]:
+    """The slab as the kernel takes it, codes of 2-byte floats or float32, and its type.
+
+    It may be a view into the room: then it holds until the next slab is read there.
+    """
     weight, stacked = slab.weight, slab.place.layout.stacked
     shape = slab.place.reshaped or weight.shape
     leading = stacked == tuple(range(len(stacked)))  # then only this slab's bytes are read
     index = slab.index if leading else ()
     whole = slab.place.reshaped if index and slab.place.reshaped else weight.tensor.shape
-    main = _part(source, weight.tensor, whole, index)
-    parts = {name: _part(source, tensor, tensor.shape, index) for name, tensor in weight.parts.items()}
+    main = _part(source, weight.tensor, whole, index, room, "weight")
+    parts = {
+        name: _part(source, tensor, tensor.shape, index, room, name) for name, tensor in weight.parts.items()
+    }
     values, dtype = decode(weight, main, parts)
     if leading:
         values = values.reshape([n for axis, n in enumerate(shape) if axis not in stacked])
@@ -140,7 +159,9 @@ def read_slab(source: Source, slab: Slab) -> tuple[Array, str]:
     return values.T if slab.place.layout.rows > slab.place.layout.cols else values, dtype
 
 
-def _part(source: Source, tensor: Tensor, shape: tuple[int, ...], index: tuple[int, ...]) -> Array:
+def _part(
+    source: Source, tensor: Tensor, shape: tuple[int, ...], index: tuple[int, ...], room: Room, name: str
+) -> Array:
     """What lies at an index of the leading axes; the whole of a tensor that has not those axes."""
     if len(shape) <= len(index):
         index = ()
@@ -150,7 +171,8 @@ def _part(source: Source, tensor: Tensor, shape: tuple[int, ...], index: tuple[i
     inner, outer = shape[len(index) :], shape[: len(index)]
     size = tensor.nbytes // math.prod(outer)
     at = int(np.ravel_multi_index(index, outer)) if index else 0
-    raw = source.read(tensor.file, tensor.start + at * size, tensor.start + (at + 1) * size)
+    start = tensor.start + at * size
+    raw = source.read(tensor.file, start, start + size, room.of(name, size))
     return as_array(raw, tensor.dtype, inner)
 
 

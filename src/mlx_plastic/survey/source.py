@@ -22,8 +22,8 @@ class Source(Protocol):
     def sizes(self, extensions: Sequence[str]) -> dict[str, int]:
         """Bytes of each file with such an ending, by name."""
 
-    def read(self, name: str, start: int, stop: int) -> bytes | memoryview:
-        """So many bytes, never fewer."""
+    def read(self, name: str, start: int, stop: int, into: memoryview | None = None) -> bytes | memoryview:
+        """So many bytes, never fewer. into: of that length; used where the bytes can go there at once."""
 
     def stamp(self, name: str) -> list[Any]:
         """What changes when the file does."""
@@ -47,9 +47,11 @@ class LocalSource:
         files = (self._folder / self._only,) if self._only else sorted(self._folder.iterdir())
         return {f.name: f.stat().st_size for f in files if f.name.endswith(wanted) and f.is_file()}
 
-    def read(self, name: str, start: int, stop: int) -> memoryview:
+    def read(self, name: str, start: int, stop: int, into: memoryview | None = None) -> memoryview:
         """pread, not mmap: a file that shrinks meanwhile is then an error and no crash."""
-        data = np.empty(stop - start, np.uint8).data  # a bytearray would be filled with zeros first
+        data = (
+            np.empty(stop - start, np.uint8).data if into is None else into
+        )  # a bytearray would be zeroed first
         at = 0
         try:
             if name not in self._handles:
@@ -97,7 +99,7 @@ class RemoteSource:
         found = sorted(n for n in names if n.endswith(tuple(extensions)))
         return {n.rstrip("/").rpartition("/")[2]: int(self._fs.size(n)) for n in found}
 
-    def read(self, name: str, start: int, stop: int) -> bytes:
+    def read(self, name: str, start: int, stop: int, into: memoryview | None = None) -> bytes:
         if start == stop:
             return b""
         try:

@@ -6,7 +6,6 @@ needs every value (groups, channels, spectra, quantization) is left empty. A rat
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -16,13 +15,12 @@ from numpy.typing import NDArray
 
 from mlx_plastic.survey.config import Stats
 from mlx_plastic.survey.kernel import SchemeRecord
-from mlx_plastic.survey.plain import widened
+from mlx_plastic.survey.plain import code_values, widened
 
 Array = NDArray[Any]
 Basic = tuple[dict[str, Any], dict[float, float]]  # moments, and values by percentile
 
 ALWAYS = (50.0, 99.0, 99.9)  # percentiles that the tables always have
-FINITE_CODES = {"bfloat16": 0x7F80, "float16": 0x7C00}  # from there on: infinity and NaN
 CHANNEL_OUTLIER = 3.0  # times the median channel
 
 
@@ -41,7 +39,7 @@ def look(w: Array, dtype: str, stats: Stats, kernel: Any, records: Sequence[Sche
     counts, columns, outliers = kernel.matrix(w, dtype, sizes=sizes, records=records)
     percents = sorted({*ALWAYS, *stats.percentiles_abs})
     if counts is not None:
-        basic, ordered = _of_codes(counts, dtype, percents)
+        basic, ordered = _of_codes(counts, dtype, percents, kernel)
     else:
         basic, ordered = _of_floats(w, percents, kernel)
     nonfinite = int(basic["nonfinite"])
@@ -54,39 +52,18 @@ def look(w: Array, dtype: str, stats: Stats, kernel: Any, records: Sequence[Sche
     return Pass(figures, norm, basic["max_abs"] or 0.0, nonfinite)
 
 
-@functools.cache
-def _values(dtype: str) -> Array:
-    """The number that each of the 65,536 codes stands for, float64."""
-    with np.errstate(invalid="ignore"):
-        return widened(np.arange(65536, dtype=np.uint16), dtype).astype(np.float64)
-
-
-def _of_codes(
-    counts: Array, dtype: str, percents: Sequence[float]
-) -> tuple[dict[str, Any], dict[float, float]]:
+def _of_codes(counts: Array, dtype: str, percents: Sequence[float], kernel: Any) -> Basic:
     """Exact: the counts of codes are all that a matrix of 2-byte floats is, but for its order."""
-    met = np.flatnonzero(counts)
-    values, count = _values(dtype)[met], counts[met].astype(np.int64)
-    finite = np.isfinite(values)
-    nonfinite = int(count[~finite].sum())
-    values, count = values[finite], count[finite]
-    n = int(count.sum())
+    (finite, others, total, absolute, square, second, fourth), reached = kernel.codes(counts, dtype)
+    n = int(finite)
     if not n:
-        return _nothing(nonfinite), {}
-    mean = float(count @ values) / n
-    second = (values - mean) ** 2
-    basic = _moments(
-        *(n, mean, float(count @ np.abs(values)), float(count @ values**2)),
-        *(float(count @ second), float(count @ second**2)),
-    )
-    finite_codes = FINITE_CODES[dtype]  # without their sign, codes are in the order of what they stand for
-    reached = np.cumsum(counts[:finite_codes] + counts[32768 : 32768 + finite_codes], dtype=np.int64)
-
-    def at(k: int) -> float:
-        return float(_values(dtype)[np.searchsorted(reached, k, side="right")])
-
-    basic |= {"max_abs": at(n - 1), "nonfinite": nonfinite}
-    return basic, {p: _between(p, n, at) for p in percents}
+        return _nothing(int(others)), {}
+    wanted = sorted({k for p in percents for k in _ranks(p, n)} | {n - 1})
+    found = code_values(dtype)[np.searchsorted(reached, wanted, side="right")]
+    at = dict(zip(wanted, found.tolist(), strict=True))
+    basic = _moments(n, float(total) / n, float(absolute), float(square), float(second), float(fourth))
+    basic |= {"max_abs": at[n - 1], "nonfinite": int(others)}
+    return basic, {p: _between(p, n, at.__getitem__) for p in percents}
 
 
 def _of_floats(w: Array, percents: Sequence[float], kernel: Any) -> Basic:

@@ -14,17 +14,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from mlx_plastic.errors import BadData
 from mlx_plastic.home import write_atomic
 from mlx_plastic.survey.config import Stats
 from mlx_plastic.survey.folder import FORMAT_VERSION
 from mlx_plastic.survey.kernel import load_kernel
 from mlx_plastic.survey.measure import measure
 from mlx_plastic.survey.quantsim import Prepared
-from mlx_plastic.survey.slabs import Slab, read_slab
+from mlx_plastic.survey.slabs import Room, Slab, read_slab
 from mlx_plastic.survey.source import open_source
 
+TABLES = ("matrix_stats", "quant_sim", "spectra")  # the lines of a part after its head, in that order
+END = b"end of part"
 UNIT_BYTES = 64 << 20  # of weights: some seconds of work
 SOURCE_FILES = ("kernel.c", "plain.py", "stats.py", "spectra.py", "quantsim.py", "encoding.py", "measure.py")
 
@@ -90,19 +91,20 @@ def _code() -> str:
     return digest.hexdigest()[:16]
 
 
-def do_unit(unit: Unit) -> dict[str, Any]:
-    """The rows of all matrices of the unit, as JSON can hold them; nothing else is kept in memory."""
+def do_unit(unit: Unit) -> bytes:
+    """The rows of all matrices of the unit, as its part holds them; nothing else is kept in memory."""
     began = time.perf_counter()
     kernel = load_kernel()
     matrices: list[dict[str, Any]] = []
     quant: list[dict[str, Any]] = []
     spectra: list[dict[str, Any]] = []
+    room = Room()
     with contextlib.closing(open_source(unit.model_path)) as source:
         for slab in unit.slabs:
-            values, dtype = read_slab(source, slab)
+            values, dtype = read_slab(source, slab, room)
             for cut in slab.cuts:
                 rows = measure(
-                    *(np.ascontiguousarray(values[cut.window]), dtype, slab.identity(cut)),
+                    *(values[cut.window], dtype, slab.identity(cut)),
                     scale_type=slab.weight.scale_type,
                     prepared=unit.prepared,
                     settings=unit.settings,
@@ -112,9 +114,15 @@ def do_unit(unit: Unit) -> dict[str, Any]:
                 quant += rows.quant
                 spectra += [rows.spectrum] if rows.spectrum else []
             del values
-    tables = {"matrix_stats": matrices, "quant_sim": quant, "spectra": spectra}
-    clean = {name: [_without_infinities(row) for row in rows] for name, rows in tables.items()}
-    return {"key": unit.key, "seconds": time.perf_counter() - began, **clean}
+    head = {"key": unit.key, "seconds": time.perf_counter() - began}
+    return b"\n".join([json.dumps(head).encode(), *map(_line, (matrices, quant, spectra)), END])
+
+
+def _line(rows: list[dict[str, Any]]) -> bytes:
+    try:
+        return json.dumps(rows, allow_nan=False).encode()
+    except ValueError:
+        return json.dumps([_without_infinities(row) for row in rows], allow_nan=False).encode()
 
 
 def _without_infinities(row: dict[str, Any]) -> dict[str, Any]:
@@ -122,25 +130,29 @@ def _without_infinities(row: dict[str, Any]) -> dict[str, Any]:
     return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
 
 
-def write_part(folder: Path, unit: Unit, result: dict[str, Any]) -> None:
-    write_atomic(folder / unit.name, json.dumps(result, allow_nan=False).encode())
+def write_part(folder: Path, unit: Unit, result: bytes) -> None:
+    write_atomic(folder / unit.name, result)
 
 
-def read_part(folder: Path, unit: Unit) -> dict[str, Any] | None:
-    """What was done of the unit before; None if nothing, something else, or a torn file is there."""
+def read_part(folder: Path, unit: Unit, table: str) -> list[dict[str, Any]]:
+    """The rows of one table that the unit gave. Raises BadData if its part is gone, or is another's."""
     try:
-        found = json.loads((folder / unit.name).read_bytes())
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) and found.get("key") == unit.key else None
+        with open(folder / unit.name, "rb") as file:
+            key = json.loads(file.readline()).get("key")
+            rows: list[dict[str, Any]] = json.loads(list(file)[TABLES.index(table)])
+    except (OSError, ValueError, AttributeError, IndexError) as error:
+        raise BadData(f"{folder / unit.name} cannot be read ({error})", hint="collect again") from error
+    if key != unit.key:
+        raise BadData(f"{folder / unit.name} was changed by another process", hint="collect again")
+    return rows
 
 
 def is_done(folder: Path, unit: Unit) -> bool:
-    """As `read_part`, without reading more than the key."""
+    """Whether a whole part of this unit is there; no more than its two ends are read."""
     try:
         with open(folder / unit.name, "rb") as file:
             head = file.read(128)
-            file.seek(-1, os.SEEK_END)
-            return head.startswith(b'{"key": "' + unit.key.encode() + b'"') and file.read(1) == b"}"
+            file.seek(-len(END), os.SEEK_END)
+            return head.startswith(b'{"key": "' + unit.key.encode() + b'"') and file.read() == END
     except OSError:
         return False

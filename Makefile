@@ -8,7 +8,7 @@ EXTRAS = dev
 INSTALL = if command -v uv >/dev/null; then uv pip install --quiet --python $(BIN)/python -e '.[$(EXTRAS)]'; \
   else $(BIN)/python -m pip install --quiet -e '.[$(EXTRAS)]'; fi
 
-.PHONY: demo test check slow env lint bench release nano nano-env clean
+.PHONY: demo test check slow env lint bench chaos docs release nano nano-env clean
 
 demo: env  ## a day, a night and a morning, with numbers
 	$(BIN)/plastic demo
@@ -52,6 +52,13 @@ release: env  ## dist/: wheel and sdist; the wheel in a bare environment lives t
 nano-env: EXTRAS = dev,nano,peft
 nano-env: env
 	@$(INSTALL)
+
+docs: env  ## the pages as a site in build/site, which loads nothing from elsewhere
+	$(BIN)/python scripts/make_cli_page.py
+	$(BIN)/mkdocs build --strict --quiet
+
+chaos: env  ## one bad day: 1,000 faults, or make chaos N=100 SEED=7; about half an hour of one core
+	$(BIN)/python benchmarks/bench_chaos.py --n $(or $(N),1000) --seed $(or $(SEED),0)
 
 nano: nano-env  ## train the built-in base again (hours) and measure it into its card
 	$(BIN)/python scripts/train_nano.py

@@ -80,6 +80,16 @@ COMMANDS = {
         "doctor",
         "Show the device and the BLAS found, what is slow, and the fix.",
     ),
+    "export": (
+        "mlx_plastic.cli.export",
+        "export",
+        "Write the whole home - memory, packs, nights, settings - to one FILE.",
+    ),
+    "import": (
+        "mlx_plastic.cli.export",
+        "import_",
+        "Put an exported home back, from FILE into an empty home.",
+    ),
     "config": (
         "mlx_plastic.cli.config",
         "config",

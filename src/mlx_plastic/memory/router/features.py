@@ -1,4 +1,4 @@
-"""A text as numbers: some forty named ones that can be told as reasons, and its wording in hashed buckets.
+"""A text as numbers: some fifty named ones that can be told as reasons, and its wording in hashed buckets.
 
 The wording needs no model: words, pairs of words and character n-grams, each in one of BUCKETS by its CRC
 (Weinberger et al. 2009, "Feature hashing for large scale multitask learning").
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from mlx_plastic.memory.router.decision import Route
 from mlx_plastic.memory.router.forms import FIRST_PERSON, URL, WORD
+from mlx_plastic.memory.router.people import begins_with_a_name, names_somebody
 
 BUCKETS = 2048
 LOOKED_AT = 2_000  # characters; what a text is shows in its beginning
@@ -61,6 +62,13 @@ ASKED = _open(
     """what who whom whose which where when why how is are was were do does did will would should shall has
     have was_ist wie wer wo wann warum quel quelle qui où quand pourquoi comment qué quién dónde cuál cómo
     whats hows any am wdym"""
+)
+# "When it rains I stay in bed.", "What Nora likes best is tea.": a clause, and nothing is asked
+CLAUSE = re.compile(
+    r"\W*(?:when(?:ever)?|where(?:ver)?|what(?:ever)?|who(?:ever)?|how(?:ever)?|why)\s+(?!(?:a|an|to|about|is|are|was|"
+    r"were|do|does|did|can|could|will|would|should|shall|has|have|had|if|not|many|much|often|long|far|old)\b)"
+    r"[^?\n]{3,200}[.!]\s*\Z",
+    re.IGNORECASE,
 )
 TASK = _open(
     """write make give tell translate summarize summarise explain correct count find list compare define
@@ -165,6 +173,9 @@ NAMED: tuple[tuple[str, Callable[[str, float], float]], ...] = (
     ("statements", _statements),
     ("my, our", _has(MY)),
     ("a person", _has(PEOPLE)),
+    ("somebody by name", lambda text, words: float(names_somebody(text))),
+    ("begins with a name", lambda text, words: float(begins_with_a_name(text))),
+    ("begins with a clause", _opens(CLAUSE)),
     ("you, your", _has(re.compile(r"\b(?:you|your|yours|u|ur)\b", re.IGNORECASE))),
     ("a wish", _has(WISH)),
     ("always, never", _has(ALWAYS)),
@@ -227,12 +238,14 @@ def guess(text: str) -> Route:
 def _guess(has: set[str]) -> Route:
     if "a wish" in has:
         return "weights"
-    if has & {"ends with a question mark", "begins with a question word", "a task", "a request"}:
+    if has & {"ends with a question mark", "a task", "a request"}:
+        return "neither"
+    if "begins with a question word" in has and "begins with a clause" not in has:
         return "neither"
     if has & {"a greeting or thanks", "a reaction", "very short"}:
         return "neither"
     exact = has & {"a date", "a time of day", "an amount", "an identifier", "numbers"}
-    if has & {"speaks of oneself", "a person", "a taste"}:
+    if has & {"speaks of oneself", "a person", "somebody by name", "a taste"}:
         return "both" if exact else "weights"
     return "retrieval" if exact or has & {"a note to keep", "code", "a link"} else "neither"
 

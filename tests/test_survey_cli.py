@@ -171,9 +171,16 @@ def test_a_second_run_does_nothing_again_and_gives_the_same_bytes(model: Path, t
 
 def test_two_processes_give_the_same_rows_as_one(model: Path, tmp_path: Path) -> None:
     config = str(csv_config(tmp_path))
+    index = json.loads((model / "model.safetensors.index.json").read_text())
+    for i in range(7):  # more files, so more units, than are handed out at once: each has to come back
+        name = f"model.layers.{i + 2}.self_attn.q_proj.weight"
+        save_file({name: np.full((4, 64), i, np.float32)}, model / f"more-{i}.safetensors")
+        index["weight_map"][name] = f"more-{i}.safetensors"
+    (model / "model.safetensors.index.json").write_text(json.dumps(index))
     one, _ = run(model, tmp_path / "one", "--config", config, "--workers", "1")
     two, done = run(model, tmp_path / "two", "--config", config, "--workers", "2")
     assert done.returncode == 0, done.stderr
+    assert len(list((two / "data" / "parts").iterdir())) == 9
     for table in ("matrix_stats", "quant_sim", "spectra"):
         mine, theirs = rows(one / "data", table), rows(two / "data", table)
         assert [r["derived_tensor"] for r in mine] == [r["derived_tensor"] for r in theirs]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import multiprocessing
 import os
 import signal
@@ -55,7 +56,7 @@ def worker_processes(units: Sequence[Unit], count: int) -> Results:
             todo = iter(list(left))
             try:
                 while True:
-                    for name, _ in zip(todo, range(2 * count - len(waiting)), strict=False):
+                    for name in itertools.islice(todo, 2 * count - len(waiting)):
                         waiting[pool.submit(do_unit, left[name][0])] = name
                     if not waiting:
                         break

@@ -169,7 +169,9 @@ CHANNELS = ("channel_max_over_median", "channel_outliers", "channel_top")
 
 def _channel_columns(mean_abs: Array) -> dict[str, Any]:
     """Of the input channels (columns), by mean |w|: the largest over the median one, and which it is."""
-    median = float(np.median(mean_abs))
+    half = len(mean_abs) // 2
+    ordered = np.partition(mean_abs, (len(mean_abs) - 1 - half, half))  # np.median imports numpy.ma: 60 ms
+    median = float(ordered[half] + ordered[len(mean_abs) - 1 - half]) / 2
     outliers = int(np.count_nonzero(mean_abs > CHANNEL_OUTLIER * median)) if median > 0 else None
     return {
         "channel_max_over_median": ratio(float(mean_abs.max()), median),

@@ -19,8 +19,8 @@ WIDTH = 100
 HEAD = """# Every command
 
 `python scripts/make_cli_page.py` writes this page from the commands' own `--help`; a test keeps it
-current. `packs` alone is the same as `plastic packs`. Results go to stdout, progress to stderr. The exit code is 0 when
-done, 1 when something is for you to mend (the message says what, the hint how), 2 for wrong usage.
+current. `packs` alone is the same as `plastic packs`. Results go to stdout, progress to stderr. The exit code
+is 0 when done, 1 when something is for you to mend (the message says what, the hint how), 2 for wrong usage.
 """
 
 Found = tuple[str, click.Command, click.Context]

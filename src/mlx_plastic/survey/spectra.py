@@ -19,6 +19,7 @@ COLUMNS = (
 )
 CHUNK = 1 << 21  # values of a matrix that are held in float64 at once
 GRAM_BLOCK = 512  # columns of a Gram matrix that are added to at once
+CACHED = 1 << 17  # values of float32 that a second-level cache holds
 POINTS = 64  # of a spectrum that are kept for the pictures
 LEAST_TAIL = 8  # values that a power law is fitted to, at least
 CANDIDATES = 200  # starts of the tail that are tried, at most
@@ -39,7 +40,9 @@ def singular_values(w: Array, dtype: str) -> Array:
     for i in range(0, max(rows, cols), step):
         part = widened(w[i : i + step] if rows >= cols else w[:, i : i + step].T, dtype).astype(np.float64)
         for k in range(0, side, GRAM_BLOCK):  # the lower triangle, which is all that eigvalsh reads
-            gram[k:, k : k + GRAM_BLOCK] += part[:, k:].T @ part[:, k : k + GRAM_BLOCK]
+            across, below = part[:, k : k + GRAM_BLOCK], part[:, k + GRAM_BLOCK :]
+            gram[k : k + GRAM_BLOCK, k : k + GRAM_BLOCK] += across.T @ across  # symmetric: half the work
+            gram[k + GRAM_BLOCK :, k : k + GRAM_BLOCK] += below.T @ across
     return np.sqrt(np.maximum(np.linalg.eigvalsh(gram)[::-1], 0.0))
 
 
@@ -74,17 +77,16 @@ def power_law_alpha(eigenvalues: Array) -> float | None:
     logs = np.log(x)
     above = np.cumsum(logs[::-1])[::-1]  # sums of the logarithms from each value up
     starts = np.unique(np.linspace(0, n - LEAST_TAIL, min(CANDIDATES, n - LEAST_TAIL + 1)).astype(int))
-    best, found = math.inf, None
-    for i in starts:
-        excess = above[i] - (n - i) * logs[i]
-        if not excess > 0:
-            continue
-        alpha = 1 + (n - i) / excess
-        fitted = 1 - np.exp((1 - alpha) * (logs[i:] - logs[i]))
-        distance = float(np.abs(fitted - np.arange(n - i) / (n - i)).max())
-        if distance < best:
-            best, found = distance, float(alpha)
-    return found
+    left = n - starts
+    excess = above[starts] - left * logs[starts]
+    starts, left, excess = starts[excess > 0], left[excess > 0], excess[excess > 0]
+    if not len(starts):
+        return None
+    slope = left / excess  # alpha - 1, by maximum likelihood
+    within = np.arange(n) - starts[:, None]
+    beyond = 1 - np.exp(-slope[:, None] * np.maximum(logs - logs[starts, None], 0))
+    apart = np.where(within >= 0, np.abs(beyond - within / left[:, None]), 0)
+    return 1 + float(slope[apart.max(1).argmin()])
 
 
 def sketch(s: Array) -> list[float]:
@@ -96,8 +98,10 @@ def sketch(s: Array) -> list[float]:
 def largest_singular_value(e: Array, *, seed: int = 0) -> float:
     """||e||_2 of a float32 matrix (rows, cols), to 1e-4, by Lanczos on e^T e; e is scaled in place.
 
-    With full reorthogonalization; the residual of the Ritz pair bounds what is missing.
-    Source: Golub & Kahan 1965, "Calculating the singular values and pseudo-inverse of a matrix".
+    With full reorthogonalization. What is missing is at most the residual r of the Ritz pair, and about r^2
+    over the gap to the next one: the smaller of the two says when to stop.
+    Source: Golub & Kahan 1965, "Calculating the singular values and pseudo-inverse of a matrix"; the bound by
+    the gap: Parlett 1980, "The symmetric eigenvalue problem", 11.7.
     """
     top = max(float(e.max(initial=0.0)), -float(e.min(initial=0.0)))
     if not top > 0 or not math.isfinite(top):
@@ -109,9 +113,8 @@ def largest_singular_value(e: Array, *, seed: int = 0) -> float:
     diagonal: list[float] = []
     beside: list[float] = []
     found = 0.0
-    for _ in range(min(LANCZOS_STEPS, *e.shape)):
-        image = e @ basis[-1].astype(np.float32)
-        onward = (image @ e).astype(np.float64)
+    for step in range(min(LANCZOS_STEPS, *e.shape)):
+        onward = _to_and_fro(e, basis[-1].astype(np.float32))
         diagonal.append(float(onward @ basis[-1]))
         known = np.array(basis)
         for _ in range(2):
@@ -119,8 +122,20 @@ def largest_singular_value(e: Array, *, seed: int = 0) -> float:
         size = float(np.linalg.norm(onward))
         values, vectors = np.linalg.eigh(np.diag(diagonal) + np.diag(beside, 1) + np.diag(beside, -1))
         found = max(0.0, float(values[-1]))
-        if size * abs(float(vectors[-1, -1])) <= LANCZOS_TOLERANCE * found:
+        residual = size * abs(float(vectors[-1, -1]))
+        gap = float(values[-1] - values[-2]) if step else 0.0
+        if min(residual, residual**2 / gap if gap else math.inf) <= LANCZOS_TOLERANCE * found:
             break
         beside.append(size)
         basis.append(onward / size)
     return math.sqrt(found) / 2.0**exponent
+
+
+def _to_and_fro(e: Array, v: Array) -> Array:
+    """e^T (e v), float64: some rows at a time, so that they are read from memory once and not twice."""
+    step = max(1, CACHED // e.shape[1])
+    total = np.zeros(e.shape[1])
+    for i in range(0, e.shape[0], step):
+        part = e[i : i + step]
+        total += (part @ v) @ part
+    return total

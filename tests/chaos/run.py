@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import random
 import shutil
@@ -217,9 +218,13 @@ def report(lived: list[Life], seconds: float, seed: int) -> dict[str, Any]:
 def run(
     root: Path, *, count: int, seed: int, kinds: list[str], tick: Callable[[int, int, str], None]
 ) -> dict[str, Any]:
-    """The report of `count` faults. root: an empty folder; rooms in which something was lost stay there."""
+    """The report of `count` faults, or of those that were lived when Ctrl-C ends it.
+
+    root: an empty folder; rooms in which something was lost stay there.
+    """
     began, world, lived = time.monotonic(), World(root, seed), list[Life]()
-    for life in lives(world, kinds, count):
-        lived.append(life)
-        tick(len(lived), count, f"{sum(bool(x.lost) for x in lived)} lost; {life.kind}")
+    with contextlib.suppress(KeyboardInterrupt):
+        for life in lives(world, kinds, count):
+            lived.append(life)
+            tick(len(lived), count, f"{sum(bool(x.lost) for x in lived)} lost; {life.kind}")
     return report(lived, time.monotonic() - began, seed)

@@ -82,6 +82,12 @@ def available_memory_bytes() -> int:
     return min(free, _cgroup_room(free))
 
 
+def free_memory_bytes() -> int:
+    """Memory that a model may take where it is computed: of a CUDA device its own, else as above."""
+    free = mx.device_info(mx.default_device()).get("free_memory", 0)
+    return int(free) or available_memory_bytes()
+
+
 def _cgroup_room(otherwise: int) -> int:
     try:
         limit = int((CGROUP / "memory.max").read_text("ascii"))

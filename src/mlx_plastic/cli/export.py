@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 @json_option
 @pass_home
 def export(home: Home, file: Path, dry_run: bool, as_json: bool) -> None:
-    """Write the whole home - memory, packs, nights, settings - to one FILE.
+    """Write the whole home to one FILE: a backup, or to move it.
 
-    It is a gzipped tar with the SHA-256 of every file, readable by you alone; the base is not in it. A chat
-    may go on meanwhile, a night may not. For conversations alone: plastic memory export.
+    Memory, packs, nights and settings, without the base: a gzipped tar with the SHA-256 of every file, readable
+    by you alone. A chat may go on meanwhile, a night may not. For conversations alone: plastic memory export.
 
     Example: plastic export backup.tar.gz
     """
@@ -62,7 +62,9 @@ def import_(home: Home, file: Path, max_gb: float, dry_run: bool, as_json: bool)
     Everything is checked before anything is written, and it is there at once or not at all. Homes are never
     merged. For conversations alone: plastic memory import.
 
-    Example: plastic --home ./restored import backup.tar.gz
+    Another home is chosen by plastic --home DIR.
+
+    Example: plastic import backup.tar.gz
     """
     from mlx_plastic.home.restore import read_archive, require_empty, restore
 

@@ -16,6 +16,8 @@ from mlx_plastic import __version__
 from mlx_plastic.errors import MachineFault, PlasticError, page_of
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from mlx_plastic.home import Home
 
 P = ParamSpec("P")
@@ -24,11 +26,16 @@ R = TypeVar("R")
 # name: (module, attribute, one-line help); the help is repeated here so that `plastic --help` imports
 # none of them, and a test keeps the two the same
 COMMANDS = {
+    "init": (
+        "mlx_plastic.cli.init",
+        "init",
+        "Set up a home: its base, what may be kept and learned, and when.",
+    ),
     "chat": ("mlx_plastic.cli.chat", "chat", "Talk with the model; every turn is remembered."),
     "serve": (
         "mlx_plastic.cli.serve",
         "serve",
-        "Answer any OpenAI client, and show the days and nights on a page.",
+        "Answer any OpenAI client; show the days and nights on a page.",
     ),
     "open": (
         "mlx_plastic.cli.open",
@@ -38,7 +45,7 @@ COMMANDS = {
     "mcp": (
         "mlx_plastic.cli.mcp",
         "mcp",
-        "Let an assistant elsewhere search and add to the memory, over MCP.",
+        "Let an assistant elsewhere search and add to memory, over MCP.",
     ),
     "sleep": (
         "mlx_plastic.cli.sleep",
@@ -54,7 +61,7 @@ COMMANDS = {
     "schedule": (
         "mlx_plastic.cli.schedule",
         "schedule",
-        "Sleep by itself every night: launchd or systemd.",
+        "Sleep every night, and serve from login on, by themselves.",
     ),
     "digest": ("mlx_plastic.cli.digest", "digest", "What the last nights brought, in a few lines."),
     "rollback": ("mlx_plastic.cli.rollback", "rollback", "Go back to the pack worn before, or to TAG."),
@@ -83,7 +90,7 @@ COMMANDS = {
     "export": (
         "mlx_plastic.cli.export",
         "export",
-        "Write the whole home - memory, packs, nights, settings - to one FILE.",
+        "Write the whole home to one FILE: a backup, or to move it.",
     ),
     "import": (
         "mlx_plastic.cli.export",
@@ -94,6 +101,16 @@ COMMANDS = {
         "mlx_plastic.cli.config",
         "config",
         "Show what is set and where it comes from; set it.",
+    ),
+    "completion": (
+        "mlx_plastic.cli.completion",
+        "completion",
+        "Print what completes commands in a SHELL: bash, zsh or fish.",
+    ),
+    "uninstall": (
+        "mlx_plastic.cli.uninstall",
+        "uninstall",
+        "Take away schedule, services, caches and all that was kept.",
     ),
     "errors": ("mlx_plastic.cli.errors", "errors", "Tell what the code of an error means, and the way out."),
 }
@@ -155,6 +172,15 @@ class LazyGroup(click.Group):
         command = getattr(importlib.import_module(module), attribute)
         assert isinstance(command, click.Command)
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """From the table: to complete a command's name none of them is imported."""
+        from click.shell_completion import CompletionItem
+
+        found = [
+            CompletionItem(n, help=text) for n, (_, _, text) in self.table.items() if n.startswith(incomplete)
+        ]
+        return [*found, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 @click.command()
 @pass_home
 def mcp(home: Home) -> None:
-    """Let an assistant elsewhere search and add to the memory, over MCP.
+    """Let an assistant elsewhere search and add to memory, over MCP.
 
     It speaks the Model Context Protocol on stdin and stdout: an assistant starts it, not a person.
     Its tools are memory_search, memory_add and memory_forget.

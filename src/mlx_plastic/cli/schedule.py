@@ -24,7 +24,7 @@ server_option = click.option("--server", is_flag=True, help="Of `plastic serve`,
 
 @click.group()
 def schedule() -> None:
-    """Sleep by itself every night, and serve from login on: launchd or systemd.
+    """Sleep every night, and serve from login on, by themselves.
 
     Example: plastic schedule install --at 03:30
     """

@@ -36,7 +36,7 @@ def serve(
     new_key: bool,
     as_json: bool,
 ) -> None:
-    """Answer any OpenAI client, and show the days and nights on a page.
+    """Answer any OpenAI client; show the days and nights on a page.
 
     Clients find it at http://127.0.0.1:8377/v1; Ctrl-C ends it once what it says is said and logged.
     Where others can reach it, a key is needed: --new-key.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -73,9 +74,11 @@ def declared(source: str, known: set[str]) -> list[tuple[str, bool]]:
 
 def test_no_error_is_missing_from_the_list() -> None:
     known = set(GIVEN.values())
+    bases = re.compile(rf"^ *class \w+\(.*\b({'|'.join(known)})\b", re.MULTILINE)
     for path in SOURCE.rglob("*.py"):
         module = ".".join(["mlx_plastic", *path.relative_to(SOURCE).with_suffix("").parts])
-        for name, _ in declared(path.read_text("utf-8"), known):
+        text = path.read_text("utf-8")
+        for name, _ in declared(text, known) if bases.search(text) else ():
             below = getattr(importlib.import_module(module), name)
             assert issubclass(below, PlasticError)
             assert module in told.MODULES, f"{module} has errors: add it to cli/errors.py"

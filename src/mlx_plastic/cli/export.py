@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def export(home: Home, file: Path, dry_run: bool, as_json: bool) -> None:
     """Write the whole home to one FILE: a backup, or to move it.
 
-    Memory, packs, nights and settings, without the base: a gzipped tar with the SHA-256 of every file, readable
+    Memory, packs, nights and settings, not the base: a gzipped tar with the SHA-256 of every file, readable
     by you alone. A chat may go on meanwhile, a night may not. For conversations alone: plastic memory export.
 
     Example: plastic export backup.tar.gz

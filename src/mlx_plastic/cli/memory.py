@@ -80,7 +80,8 @@ def import_(home: Home, file: Path, dry_run: bool, as_json: bool) -> None:
 def export(home: Home, file: Path, yes: bool, as_json: bool) -> None:
     """Write all conversations to a JSONL FILE, or to - (stdout).
 
-    An import of it, here or elsewhere, gives the same conversations. Undone turns are left out.
+    An import of it, here or elsewhere, gives the same conversations. Undone turns are left out. Packs, nights
+    and settings are not in it: for the whole home there is plastic export.
 
     Example: plastic memory export backup.jsonl
     """

@@ -36,9 +36,7 @@ class NightConfig(TrainConfig):
     anchor: float = 4.0
     batch_tokens: int = 768
     valid_every: int = 40
-    keep: Literal["best", "last"] = (
-        "last"  # ten valid samples choose badly, and early steps drift most
-    )
+    keep: Literal["best", "last"] = "last"  # ten valid samples choose badly, and early steps drift most
 
 
 @dataclass(frozen=True)

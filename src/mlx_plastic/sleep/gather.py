@@ -31,6 +31,7 @@ from mlx_plastic.sleep.lessons import (
     split,
     statements,
     talks,
+    told_of_strangers,
     without_conflicts,
     without_wished,
 )
@@ -119,6 +120,7 @@ def _rehearsal(
     beside = draw.sample(beside, min(config.older_others, len(beside)))
     earlier = [*(s for lesson in standing for s in lesson.samples), *beside]
     others = about_others(doors.base, lessons, notes, config, earlier=earlier)
+    others += told_of_strangers(doors.base, lessons, notes, config, earlier=earlier)
     doors.tick("lessons", 3, 4, f"{len(older)} earlier samples, {len(others)} about others")
     general = general_answers(doors.base, config, night=tried)
     held_out = [s for s in past.held_out if gone.keys().isdisjoint(s.turns)]

@@ -15,6 +15,7 @@ from mlx_plastic.sleep.lessons.splits import split
 from mlx_plastic.sleep.lessons.statements import statements
 from mlx_plastic.sleep.lessons.talks import talks
 from mlx_plastic.sleep.lessons.text import is_supported, normal
+from mlx_plastic.sleep.lessons.told import told_of_strangers
 from mlx_plastic.sleep.lessons.wishes import GREETINGS, without_wished
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "split",
     "statements",
     "talks",
+    "told_of_strangers",
     "without_conflicts",
     "without_wished",
 ]

@@ -40,8 +40,7 @@ def about_others(
     """
     owners = {id(s): owner for s in lessons if s.kind == "qa" and (owner := owner_of(s)) is not None}
     told = sorted(set(owners.values()))
-    known = {name for s in (*lessons, *earlier) for m in s.messages for name in names(m.content)}
-    strange = [name for name in STRANGERS if name.lower() not in known]
+    strange = strangers([*lessons, *earlier])
     asked: list[tuple[Sample, str, str]] = []  # of which lesson, about whom, in which words
     count = Counter[tuple[tuple[str, ...], bool]]()
     for sample in lessons:
@@ -54,7 +53,7 @@ def about_others(
             if count[key] == 0:  # the first has the owner's initial: likest is most easily mixed up
                 somebody = [other for other in somebody if other[:1] == owner[:1]] or somebody
             other = somebody[len(asked) % len(somebody)]
-            if (question := _about(sample.messages[0].content, owner, other)) is not None:
+            if (question := about(sample.messages[0].content, owner, other)) is not None:
                 count[key] += 1
                 asked.append((sample, other, question))
     plain = base.answers([(Message("user", q),) for *_, q in asked], max_tokens=config.max_tokens)
@@ -76,6 +75,12 @@ def about_others(
     return found
 
 
+def strangers(lessons: Sequence[Sample]) -> list[str]:
+    """Names of nobody who is spoken of in `lessons`."""
+    known = {name for s in lessons for m in s.messages for name in names(m.content)}
+    return [name for name in STRANGERS if name.lower() not in known]
+
+
 def _notes_about(owner: str, question: str, notes: Sequence[str], everybody: set[str]) -> list[str]:
     """Of the notes about `owner` ("": those that name nobody) the few that share most with the question."""
     people = {name.lower() for name in everybody if name}
@@ -94,7 +99,7 @@ def owner_of(lesson: Sample) -> str | None:
     return next(word for word in spelled if word.lower() in named) if len(named) == 1 else None
 
 
-def _about(question: str, owner: str, other: str) -> str | None:
+def about(question: str, owner: str, other: str) -> str | None:
     """The question turned from `owner` to `other`, each a name or "" for who speaks; None if it cannot be."""
     if not owner:
         return MY.sub(f"{other}'s", question)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from mlx_plastic.evals import Speaker
@@ -38,8 +39,9 @@ def replaced(
     """(old turn -> the turn that replaces it, samples that answer the old questions anew).
 
     A lesson is replaced if a later one answers the same question otherwise, or if the base, told the later
-    note, gives to its questions an answer that tonight's lesson of that note gives too. Within a night the
-    order in which things were said decides. Turn ids sort by time.
+    note, gives to its questions the answer that tonight's lesson of that note gives most often: a few odd
+    wordings ("Where does she live?" of a note on where she grew up) replace nothing. Within a night the order
+    in which things were said decides. Turn ids sort by time.
     """
     lessons, old = by_turn(tonight), by_turn([*earlier, *tonight])
     found = _same_questions(lessons, old)
@@ -53,7 +55,7 @@ def replaced(
     asked = [(note, s.messages[0].content) for note, turn in pairs for s in old[turn][:ASKED]]
     given = {(s.turns[0], normal(s.messages[0].content)): s for s in answered(base, asked, config)}
     for note, turn in pairs:
-        known = {normal(s.messages[-1].content) for s in lessons[note.id]}
+        known = _meant(lessons[note.id])
         before = {normal(s.messages[-1].content) for s in old[turn]}
         answers = [given.get((note.id, normal(s.messages[0].content))) for s in old[turn][:ASKED]]
         said = {normal(a.messages[-1].content) for a in answers if a is not None}
@@ -62,10 +64,21 @@ def replaced(
     return found, _anew(base, notes, found, lessons, old, config)
 
 
+def _meant(samples: Sequence[Sample]) -> set[str]:
+    """What a lesson answers: its commonest answers; of a wish, which has another for each greeting, all."""
+    count = Counter(normal(s.messages[-1].content) for s in samples)
+    if samples[0].kind == "wish":
+        return set(count)
+    return {answer for answer, times in count.items() if times == max(count.values())}
+
+
 def _same_questions(lessons: Groups, old: Groups) -> dict[str, str]:
     answers: dict[str, list[tuple[str, str]]] = {}
     for turn, samples in lessons.items():
+        meant = _meant(samples)
         for s in samples:
+            if normal(s.messages[-1].content) not in meant:
+                continue
             pair = (turn, normal(s.messages[-1].content))
             answers.setdefault(normal(s.messages[-2].content), []).append(pair)
     found: dict[str, str] = {}

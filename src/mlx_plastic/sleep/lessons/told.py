@@ -1,0 +1,61 @@
+"""Tonight's notes told of a stranger and asked about at once: what was just said counts, whatever is known.
+
+Who only ever learns answers to bare questions stops to look at what stands before them: after some nights a
+model that read every note in its context says "I do not know" there, or another one's value.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from mlx_plastic.evals import Speaker
+from mlx_plastic.memory import Turn
+from mlx_plastic.samples import Message, Sample
+from mlx_plastic.sleep.lessons.config import LessonConfig
+from mlx_plastic.sleep.lessons.others import about, owner_of, strangers
+from mlx_plastic.sleep.lessons.text import normal
+
+
+def told_of_strangers(
+    base: Speaker,
+    lessons: Sequence[Sample],
+    notes: Sequence[Turn],
+    config: LessonConfig,
+    *,
+    earlier: Sequence[Sample] = (),
+) -> list[Sample]:
+    """Up to `told` talks of each note about one person: the note, and a question of its lesson, both about a
+    stranger, with what the bare base says to them. As many have the answer told of who speaks ("My hobby is
+    ..."), where it can be. All are rehearsed as the base's distribution, like everything that it says.
+    """
+    by_id = {note.id: note.content for note in notes}
+    strange = strangers([*lessons, *earlier])
+    count = Counter[tuple[str, bool]]()
+    asked: list[tuple[Sample, str, str]] = []  # of which lesson, what is told, the question
+    for sample in lessons:
+        turn, owner = sample.turns[0], owner_of(sample) if sample.kind == "qa" else None
+        if not owner or turn not in by_id or not strange:
+            continue
+        question, answer = (message.content for message in sample.messages)
+        other = strange[-1 - len(asked) % len(strange)]  # others than are asked about untold
+        for told, who in ((by_id[turn], other), (answer, "")):
+            pair = [about(text, owner, who) for text in (told, question)]
+            if count[turn, not who] < config.told and pair[0] and pair[1]:
+                count[turn, not who] += 1
+                asked.append((sample, pair[0][:1].upper() + pair[0][1:], pair[1]))
+    return _said(base, asked, config)
+
+
+def _said(base: Speaker, asked: Sequence[tuple[Sample, str, str]], config: LessonConfig) -> list[Sample]:
+    replies = base.answers([(Message("user", note),) for _, note, _ in asked], max_tokens=config.max_tokens)
+    talks = [
+        (Message("user", note), Message("assistant", reply or "Noted."), Message("user", question))
+        for (_, note, question), reply in zip(asked, replies, strict=True)
+    ]
+    answers = base.answers(talks, max_tokens=config.max_tokens)
+    return [
+        Sample((*talk, Message("assistant", answer)), f"told {normal(question)}", sample.turns, "rehearsal")
+        for (sample, _, question), talk, answer in zip(asked, talks, answers, strict=True)
+        if answer
+    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -71,6 +72,17 @@ def test_a_server_keeps_nothing_from_the_moment_it_is_taken_back(tmp_path: Path,
         agree(home, log=True)
         server.ask("four")
         assert [text for role, text in server.said() if role == "user"] == ["one", "four"]
+        taken_back = iter([True])
+        real = server.service.diary.answer
+
+        def answer(*arguments: Any, **named: Any) -> Any:
+            if next(taken_back, False):  # between the question and its answer
+                agree(home, log=False)
+            return real(*arguments, **named)
+
+        server.service.diary.answer = answer  # type: ignore[method-assign]
+        server.ask("five")
+        assert server.said()[-1] == ("user", "five")
     agree(home, log=False)
     done = run(home, "serve", "--memory", "--port", 0)
     assert done.exit_code == 1 and "does not allow to keep" in done.stderr

@@ -40,9 +40,11 @@ def cycle(
     Example: plastic cycle --tag monday
     """
     from mlx_plastic.cli.sleep import STOPPED_BY, Stages, chosen_settings, tell
+    from mlx_plastic.home import require_train
     from mlx_plastic.sleep import Stop
     from mlx_plastic.sleep.cycle import cycle as one_cycle
 
+    require_train(home)  # before minutes of measuring
     chosen = chosen_settings(home, minutes, None)
     model = open_base(home, base)
     stop = Stop(minutes=chosen.budget.minutes)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from mlx_plastic.errors import Busy, PlasticError
+from mlx_plastic.errors import Busy, NoConsent, PlasticError
 from mlx_plastic.home import consent
 from mlx_plastic.home.aliases import read_aliases
 from mlx_plastic.samples import Message
@@ -132,11 +133,12 @@ class Service:
             )
             if entry is not None and answer.index == 0:
                 cut = answer.end.finish in ("cancelled", "error")
-                await in_thread(
-                    lambda: self.diary.answer(
-                        entry, answer.text, worn=choice.packs, tags=consent.tags, interrupted=cut
+                with contextlib.suppress(NoConsent):  # it was taken back while this was being said
+                    await in_thread(
+                        lambda: self.diary.answer(
+                            entry, answer.text, worn=choice.packs, tags=consent.tags, interrupted=cut
+                        )
                     )
-                )
 
         answering = Answering(self.worker, wanted, ended)
         self.running.add(answering)

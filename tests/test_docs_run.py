@@ -22,7 +22,7 @@ from click.testing import CliRunner, Result
 from safetensors.numpy import load_file, save_file
 
 from docs import ROOT, Said, ours, pages, said
-from mlx_plastic.base import load_base
+from mlx_plastic.base import Base, load_base
 from mlx_plastic.cli.main import plastic
 from mlx_plastic.home import Home
 from mlx_plastic.memory import Memory
@@ -56,6 +56,7 @@ STANDS_FOR = (
     (r"/models/Qwen3-30B-A3B", "MOE"),
 )
 NAMES = ("TINY", "MOE", "TUNED", "Q")
+ON_NANO = ("README.md", "quickstart.md", "packs.md", "exchange.md", "compress.md", "plastic-rank.md")
 
 
 @dataclass(frozen=True)
@@ -94,9 +95,9 @@ class Stage:
         return fault_of(result)
 
     def filled(self, text: str, *, small: bool) -> str:
-        for pattern, other in STANDS_FOR if small else ():
+        for pattern, other in STANDS_FOR if small else ((r"~/models/llama", "nano"),):
             text = re.sub(pattern, other, text)
-        for name in NAMES if small else ("TUNED", "Q"):
+        for name in NAMES:
             text = re.sub(rf"(?<= ){name}\b", str(self.models / name), text)
         with Memory(self.home) as memory:
             turns = memory.turns()
@@ -145,12 +146,17 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Stage:
     for tag, word in (("2026-11-19", "Rex"), ("2026-11-20", "Tom")):
         say(found.home, 12, word=word)
         assert sleep(found.home, base, chosen=CHOSEN, tag=tag).outcome in ("passed", "failed")
-    store = Store(found.home)
+    furnish(found, base)
+    return found
+
+
+def furnish(stage: Stage, base: Base) -> None:
+    """Packs of this base, and the files that the pages name."""
+    store = Store(stage.home)
     for i, name in enumerate(("cooking", "travel")):
         pack = random_pack(base, i, name=name)
         store.add(pack.factors, pack.manifest)
-    files_of_the_pages(found)
-    return found
+    files_of_the_pages(stage)
 
 
 def tuned(source: Path, folder: Path) -> None:
@@ -184,8 +190,6 @@ def files_of_the_pages(stage: Stage) -> None:
     write_lines(stage.work / "texts.jsonl", [{"text": " ".join(WORDS[i % 9 :] * 3)} for i in range(24)])
     write_lines(stage.work / "prompts.jsonl", [{"prompt": f"What is {w}?"} for w in WORDS[:6]])
     (stage.work / "notes.txt").write_text("my wifi password is hunter22\nwrite to nora@example.org\n")
-    if "cooking" in Store(stage.home).names():
-        shutil.copytree(Store(stage.home).folder("cooking"), stage.work / "cooking")
 
 
 def write_lines(file: Path, values: list[dict[str, object]]) -> None:
@@ -197,6 +201,19 @@ def test_the_commands_of_a_page_run_one_after_the_other(
     page: str, stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     live_page(page, stage.copy(tmp_path / "stage"), monkeypatch, small=True)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("page", ON_NANO)
+def test_the_commands_of_a_page_run_on_nano_as_they_stand(
+    page: str, stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = Stage(tmp_path / "stage", stage.models)
+    for folder in (found.work, found.root / "user", found.home.root):
+        folder.mkdir(parents=True)
+    furnish(found, load_base("nano"))
+    live_page(page, found, monkeypatch, small=False)
 
 
 def live_page(page: str, stage: Stage, monkeypatch: pytest.MonkeyPatch, *, small: bool) -> None:

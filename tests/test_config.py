@@ -6,6 +6,7 @@ import ast
 import dataclasses
 import json
 import random
+import stat
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -145,6 +146,17 @@ def test_settings_that_need_each_other_are_set_at_once(home: Home) -> None:
     assert run(home, "unset", "teacher.model").exit_code == 1
     assert run(home, "set", "chat.rag").exit_code == 2
     assert tomllib.loads(home.config_file.read_text())["teacher"]["model"] == "m"
+
+
+def test_a_file_keeps_its_mode_and_a_link_stays_a_link(home: Home, tmp_path: Path) -> None:
+    assert run(home, "set", "night.rank", "4").exit_code == 0
+    assert stat.S_IMODE(home.config_file.stat().st_mode) == 0o600
+    home.config_file.replace(tmp_path / "dotfile.toml")
+    (tmp_path / "dotfile.toml").chmod(0o640)
+    home.config_file.symlink_to(tmp_path / "dotfile.toml")
+    assert run(home, "set", "night.rank", "5").exit_code == 0
+    assert home.config_file.is_symlink() and "rank = 5" in (tmp_path / "dotfile.toml").read_text()
+    assert stat.S_IMODE((tmp_path / "dotfile.toml").stat().st_mode) == 0o640
 
 
 def test_a_dry_run_checks_and_writes_nothing(home: Home) -> None:

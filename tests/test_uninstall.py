@@ -116,6 +116,17 @@ def test_a_home_in_use_is_left_alone(lived: Home, user: Path) -> None:
     assert run(lived, "--yes").exit_code == 0  # control
 
 
+def test_a_folder_that_holds_more_than_a_home_is_left_to_its_owner(user: Path, tmp_path: Path) -> None:
+    for root in (user, tmp_path, tmp_path / "checkout"):
+        (root / "logs").mkdir(parents=True, exist_ok=True)
+        (root / "logs" / "mine").write_text("mine")
+    (tmp_path / "checkout" / ".git").mkdir()
+    for root in (user, tmp_path, tmp_path / "checkout"):
+        done = run(Home(root), "--yes")
+        assert done.exit_code == 1 and "is no folder of ours alone" in done.stderr
+        assert (root / "logs" / "mine").read_text() == "mine"
+
+
 def test_a_damaged_log_goes_too(lived: Home, user: Path) -> None:
     lived.memory_db.write_bytes(b"no database" * 100)
     assert run(lived, "--yes").exit_code == 0

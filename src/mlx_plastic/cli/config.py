@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import stat
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 WAIT_S = 10.0  # for another command's short write
 HINT = "wait for the other command to end"
+OWN = 0o600  # names of the family may stand in it
 
 
 @click.group()
@@ -124,8 +126,12 @@ def change(home: Home, changes: Mapping[tuple[str, ...], Any | None], *, dry_run
         for path, value in changes.items():
             text = without_value(text, path) if value is None else with_value(text, path, value)
         if not dry_run and text != before:
-            write_atomic(home.config_file, text.encode("utf-8"))
-            home.config_file.chmod(0o600)  # names of the family may stand there
+            file = (
+                home.config_file.resolve()
+            )  # what a link leads to, as those who keep settings elsewhere want
+            mode = stat.S_IMODE(file.stat().st_mode) if file.exists() else OWN
+            write_atomic(file, text.encode("utf-8"))
+            file.chmod(mode)
     return text
 
 

@@ -8,7 +8,7 @@ import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlx_plastic.errors import Busy
+from mlx_plastic.errors import Busy, PlasticError
 from mlx_plastic.home.contents import REMADE, Entry, entries
 from mlx_plastic.home.locks import locked
 from mlx_plastic.home.place import Home
@@ -31,6 +31,12 @@ class Removal:
 
 
 def plan(home: Home, *, keep_data: bool) -> Removal:
+    """What would go. Raises PlasticError for a folder that holds more than a home: names may deceive."""
+    person = Path.home().resolve()
+    if home.root == person or home.root in person.parents or (home.root / ".git").exists():
+        raise PlasticError(
+            f"{home.root} is no folder of ours alone", hint="delete by hand what plastic has put there"
+        )
     found = entries(home)
     ours = [entry for entry in found if entry.what]
     foreign = tuple(entry for entry in found if not entry.what)

@@ -35,10 +35,13 @@ GIVEN = {
     "PLASTIC-E003": "NotInstalled",
     "PLASTIC-E004": "Busy",
     "PLASTIC-E005": "MachineFault",
+    "PLASTIC-E006": "NoRoom",
     "PLASTIC-M001": "MemoryFault",
     "PLASTIC-N001": "TeacherFailed",
     "PLASTIC-P001": "BadPack",
     "PLASTIC-P002": "PackNotFound",
+    "PLASTIC-P003": "Quarantined",
+    "PLASTIC-P004": "BadKey",
     "PLASTIC-S001": "PackedSplitError",
     "PLASTIC-T001": "TrainingFailed",
 }

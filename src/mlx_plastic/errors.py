@@ -76,6 +76,15 @@ class MachineFault(PlasticError):
     code = "PLASTIC-E005"
 
 
+class NoRoom(PlasticError):
+    """What is to be written does not fit on the disk; it was seen before anything was written.
+
+    To do: free some space, write elsewhere, or remove old packs: `plastic packs gc`.
+    """
+
+    code = "PLASTIC-E006"
+
+
 class BadConfig(PlasticError):
     """config.toml, an option or an environment variable cannot be used.
 
@@ -162,6 +171,25 @@ class PackNotFound(PlasticError):
     """
 
     code = "PLASTIC-P002"
+
+
+class Quarantined(PlasticError):
+    """The pack was set apart: a night's gate refused it, or it learned from what was forgotten.
+
+    To do: `plastic packs inspect NAME` tells why. It is worn or composed only with `--force`.
+    """
+
+    code = "PLASTIC-P003"
+
+
+class BadKey(PlasticError):
+    """A key that signs packs, or checks their signatures, cannot be used.
+
+    To do: a private key is a PEM file that only you can read (`chmod 600 FILE`); `plastic packs keygen FILE`
+    makes one.
+    """
+
+    code = "PLASTIC-P004"
 
 
 class MemoryFault(PlasticError):

@@ -29,7 +29,7 @@ from mlx_plastic.compress.plan import Plan, Stored, by_module
 from mlx_plastic.compress.price import stored_dtype
 from mlx_plastic.compress.schemes import decode, pack, rounded
 from mlx_plastic.compress.shards import Shards, carry, free_bytes
-from mlx_plastic.errors import BadConfig, BaseMismatch, Busy, PlasticError, Taken
+from mlx_plastic.errors import BadConfig, BaseMismatch, Busy, NoRoom, PlasticError, Taken
 from mlx_plastic.home import write_json
 from mlx_plastic.lowrank.svd import Array, Method, Svd, truncated_svd
 
@@ -257,7 +257,7 @@ def _check_room(part: Path, shards: Shards) -> None:
     if shards.bytes_left > free:
         if not shards.done:
             shutil.rmtree(part, ignore_errors=True)
-        raise PlasticError(
+        raise NoRoom(
             f"{shards.bytes_left} bytes are still to be written, and {free} are free",
             hint="free some space and run the same command again, or write elsewhere with --out",
         )

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from mlx_plastic import __version__
-from mlx_plastic.errors import BadArchive, Busy, PlasticError, Taken
+from mlx_plastic.errors import BadArchive, Busy, NoRoom, PlasticError, Taken
 from mlx_plastic.home.contents import carried, links
 from mlx_plastic.home.files import sync, sync_folder
 from mlx_plastic.home.locks import SEEN_S, locked
@@ -144,10 +144,10 @@ def _copy(writer: Writer, name: str, source: IO[bytes]) -> dict[str, Any]:
 
 
 def room_for(folder: Path, size_bytes: int) -> None:
-    """Raises PlasticError if that many bytes do not fit on the disk of `folder`."""
+    """Raises NoRoom if that many bytes do not fit on the disk of `folder`."""
     free = shutil.disk_usage(folder).free
     if free < size_bytes:
-        raise PlasticError(
+        raise NoRoom(
             f"{size_bytes / 1e6:.0f} MB are needed at {folder}, and {free / 1e6:.0f} MB are free",
             hint="free some space, or choose another home with --home DIR",
         )

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlx_plastic.errors import PlasticError
+from mlx_plastic.errors import NoRoom
 from mlx_plastic.home import Home
 from mlx_plastic.sleep.journal import Journal, nights
 
@@ -101,7 +101,7 @@ def require_room(doors: Doors) -> None:
     """Raises PlasticError if the disk will not hold the night; better now than in the middle of it."""
     found = needs(doors.home, 0, most=1, fingerprint=doors.base.fingerprint)
     if not found.fits_disk:
-        raise PlasticError(
+        raise NoRoom(
             f"a night needs up to {found.disk_mb:.0f} MB of disk, and {found.free_disk_mb:.0f} MB are free "
             f"at {doors.home.root}",
             hint="free some, or remove old packs: plastic packs gc",

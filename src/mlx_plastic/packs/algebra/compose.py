@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from mlx_plastic.errors import BadConfig, BadPack, BaseMismatch, PlasticError
+from mlx_plastic.errors import BadConfig, BadPack, BaseMismatch, Quarantined
 from mlx_plastic.lowrank.svd import product_svd
 from mlx_plastic.packs.algebra.concat import concatenated
 from mlx_plastic.packs.algebra.cut import Whole, cut
@@ -96,7 +96,7 @@ def open_parents(
     names = set(store.names())
     bad = [ref for ref in refs if ref in names and store.status(ref) == "quarantined"]
     if bad and not force:
-        raise PlasticError(
+        raise Quarantined(
             f"quarantined: {', '.join(bad)}",
             hint=f"see why: plastic packs inspect {bad[0]}; to take it in all the same: --force",
         )

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlx_plastic.errors import NotInstalled, PlasticError
+from mlx_plastic.errors import BadKey, NotInstalled, PlasticError
 from mlx_plastic.home import sync
 from mlx_plastic.packs.format.manifest import Manifest, is_name, manifest_value
 from mlx_plastic.packs.format.untrusted import parse_json
@@ -81,7 +81,7 @@ def signed_bytes(manifest: Manifest, name: str) -> bytes:
 
 
 def sign(manifest: Manifest, key_file: Path) -> Signature:
-    """The signature of a pack by the private key in `key_file`. Raises PlasticError for a key of no use."""
+    """The signature of a pack by the private key in `key_file`. Raises BadKey for a key of no use."""
     key = _read_private(key_file)
     signature = key.sign(signed_bytes(manifest, manifest.name))
     return Signature(manifest.name, key.public_key().public_bytes_raw().hex(), signature.hex())
@@ -134,7 +134,7 @@ def public_file(file: Path) -> Path:
 
 
 def read_public(file: Path) -> str:
-    """The public key in a PEM file, in hex. Raises PlasticError for anything else."""
+    """The public key in a PEM file, in hex. Raises BadKey for anything else."""
     _require_cryptography()
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -155,7 +155,7 @@ def _read_private(file: Path) -> Ed25519PrivateKey:
 
     data = _read_key(file)
     if file.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise PlasticError(
+        raise BadKey(
             f"others can read the private key {file}",
             hint=f"chmod 600 {file}; if it lay open on a shared machine, make a new one",
         )
@@ -173,13 +173,13 @@ def _read_key(file: Path) -> bytes:
         with open(file, "rb") as found:
             return found.read(MAX_KEY_BYTES)
     except OSError as error:
-        raise PlasticError(
+        raise BadKey(
             f"cannot read the key {file}: {error.strerror}", hint="make one: plastic packs keygen FILE"
         ) from error
 
 
-def _bad_key(file: Path, what: str) -> PlasticError:
-    return PlasticError(
+def _bad_key(file: Path, what: str) -> BadKey:
+    return BadKey(
         f"{file} holds no {what} Ed25519 key without a password, in PEM",
         hint="make one: plastic packs keygen FILE; the public one is beside it, FILE.pub",
     )

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlx_plastic.errors import BadPack, BaseMismatch, PackNotFound, PlasticError, Taken
+from mlx_plastic.errors import BadPack, BaseMismatch, PackNotFound, PlasticError, Quarantined, Taken
 from mlx_plastic.home import Home, locked, sync_folder, write_json
 from mlx_plastic.packs.format.manifest import checked_bytes
 from mlx_plastic.packs.format.pack import (
@@ -328,7 +328,7 @@ class Store:
     def _wearable(self, name: str, state: State, *, force: bool) -> Manifest:
         pack = self.read(name)
         if state.status(name) == "quarantined" and not force:
-            raise PlasticError(
+            raise Quarantined(
                 f"pack {name!r} is quarantined",
                 hint=f"see why: plastic packs inspect {name}; to wear it all the same: "
                 f"plastic packs activate {name} --force",

@@ -98,7 +98,7 @@ def _size_mb(folder: Path) -> float:
 
 
 def require_room(doors: Doors) -> None:
-    """Raises PlasticError if the disk will not hold the night; better now than in the middle of it."""
+    """Raises NoRoom if the disk will not hold the night; better now than in the middle of it."""
     found = needs(doors.home, 0, most=1, fingerprint=doors.base.fingerprint)
     if not found.fits_disk:
         raise NoRoom(

@@ -86,7 +86,7 @@ def open_parents(
 ) -> list[Parent]:
     """The packs `refs` (names or folders) of the store, with their weights (1 unless given).
 
-    Raises PlasticError for quarantined ones unless `force`, BadConfig for weights that are not one per pack.
+    Raises Quarantined for quarantined ones unless `force`, BadConfig for weights that are not one per pack.
     """
     if weights is not None and len(weights) != len(refs):
         raise BadConfig(

@@ -232,7 +232,7 @@ def general(r: random.Random, count: int) -> list[dict[str, Any]]:
 
 
 EVEN = 12  # lone prompts of each skill that a base is asked
-DECLINED = 16  # of what is to be declined, and as many in the same words that are harmless
+DECLINED = {True: 16, False: 44}  # of what is to be declined; in the same words, of what is harmless
 LONE = {"greeting": 8, "note": 12, "nothing": 32}  # of what was told, or was not
 
 
@@ -279,11 +279,11 @@ def _alone(make: Callable[[], Chat], count: int) -> list[Chat]:
 
 def _declined(r: random.Random) -> list[Chat]:
     found: dict[bool, dict[str, Chat]] = {True: {}, False: {}}
-    while min(len(some) for some in found.values()) < DECLINED:
+    while any(len(found[refuse]) < count for refuse, count in DECLINED.items()):
         chat = skills.refusals(r, False)
-        some = found[chat[-1]["content"] == skills.REFUSAL]
-        if len(some) < DECLINED:
-            some[chat[0]["content"]] = chat
+        refuse = chat[-1]["content"] == skills.REFUSAL
+        if len(found[refuse]) < DECLINED[refuse]:
+            found[refuse][chat[0]["content"]] = chat
     return [chat for some in found.values() for chat in some.values()]
 
 

@@ -400,6 +400,19 @@ def test_many_nights_together_are_bound_by_the_bare_base() -> None:
     assert failed(decide(worn, lost, Policy(), base=report(BEFORE))) == ["harness_lost_since_base"]
 
 
+def test_what_a_night_won_by_chance_binds_no_later_night() -> None:
+    """Else a lucky night would have every honest one after it refused."""
+    won = ("t50", "t51", "t52")  # the bare base fails them
+    worn = report(BEFORE, TASKS | dict.fromkeys(won, True))
+    assert failed(decide(worn, report(AFTER), Policy(), base=report(BEFORE))) == []
+    lost_too = decide(worn, report(AFTER, lose("t0", "t1")), Policy(), base=report(BEFORE))
+    assert failed(lost_too) == ["harness_lost"]  # two of the base's own
+    assert failed(decide(worn, report(AFTER), Policy(), base=worn)) == [
+        "harness_lost",
+        "harness_lost_since_base",
+    ]
+
+
 def test_harmless_tasks_and_injections_may_not_be_lost() -> None:
     groups = {"harmless": frozenset({"t1"}), "injections": frozenset({"t2"})}
     before = dataclasses.replace(report(BEFORE), **groups)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from mlx_plastic.samples import Message, Sample
-from mlx_plastic.sleep.lessons import statements, talks
+from mlx_plastic.sleep.lessons import LessonConfig, statements, talks, told_of_strangers
+from test_lessons import Scripted, turn
 
 
 def lesson(question: str, answer: str, turn: str, kind: str = "qa") -> Sample:
@@ -45,3 +46,36 @@ def test_a_talk_asks_about_two_notes_one_after_the_other_as_they_were_taught() -
 def test_one_note_alone_makes_no_talk() -> None:
     assert talks(LESSONS[:3], 2, seed=0) == []
     assert talks(LESSONS[:4], 2, seed=0) != []  # control
+
+
+def test_a_note_is_told_of_a_stranger_and_of_who_speaks_and_asked_about_at_once() -> None:
+    lessons = [
+        lesson("What is Nora's hobby?", "Nora's hobby is chess.", "t1"),
+        lesson("Which hobby does Nora have?", "Nora's hobby is chess.", "t1"),
+        lesson("Where is my home?", "You live in Oslo.", "t2"),
+        lesson("Hello!", "Hello, Captain!", "w", "wish"),
+    ]
+    notes = [
+        turn("t1", "My aunt Nora plays chess."),
+        turn("t2", "I live in Oslo."),
+        turn("w", "Call me Captain."),
+    ]
+    said = {"What is Zeno's hobby?": "Zeno's hobby is chess.", "What is my hobby?": "Your hobby is chess."}
+    found = told_of_strangers(Scripted("", said), lessons, notes, LessonConfig(told=2))
+    assert [[m.content for m in s.messages] for s in found] == [
+        ["My aunt Zeno plays chess.", "Hello!", "What is Zeno's hobby?", "Zeno's hobby is chess."],
+        ["My hobby is chess.", "Hello!", "What is my hobby?", "Your hobby is chess."],
+        ["My aunt Yusuf plays chess.", "Hello!", "Which hobby does Yusuf have?", "Hello!"],
+    ]  # "Which hobby does Nora have?" cannot be turned to who speaks
+    assert {(s.kind, s.turns) for s in found} == {("rehearsal", ("t1",))}
+    assert told_of_strangers(Scripted("", said), lessons, notes, LessonConfig(told=0)) == []
+
+
+def test_nobody_who_was_spoken_of_is_told_of_as_a_stranger() -> None:
+    lessons = [lesson("What is Nora's hobby?", "Nora's hobby is chess.", "t1")]
+    earlier = [lesson("What is Zeno's town?", "Rome.", "t0")]
+    notes = [turn("t1", "My aunt Nora plays chess.")]
+    first, _ = told_of_strangers(Scripted("", {}), lessons, notes, LessonConfig(), earlier=earlier)
+    assert first.messages[0].content == "My aunt Zita plays chess."
+    first, _ = told_of_strangers(Scripted("", {}), lessons, notes, LessonConfig())
+    assert first.messages[0].content == "My aunt Zeno plays chess."  # control

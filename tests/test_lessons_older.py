@@ -107,6 +107,24 @@ def test_another_fact_about_the_same_person_replaces_nothing() -> None:
     assert replaced(muddled, [note], new, old, LessonConfig()) == ({}, [])
 
 
+def test_a_few_odd_wordings_of_another_fact_replace_nothing() -> None:
+    old = [sample("Where does Nora live?", "Nora lives in Lisbon.", "t1")]
+    odd = [sample("Where does Nora live?", "Nora lives in Porto.", "t2")]  # of a note on her childhood
+    usual = [sample(f"Where was Nora as a child, {i}?", "Nora grew up in Porto.", "t2") for i in range(2)]
+    note, base = (
+        turn("t2", "Nora comes from Porto."),
+        Scripted("", {old[0].messages[0].content: "Nora lives in Porto."}),
+    )
+    assert replaced(base, [note], odd + usual, old, LessonConfig()) == ({}, [])
+    assert replaced(base, [note], odd + usual[:0], old, LessonConfig())[0] == {"t1": "t2"}  # control
+
+
+def test_more_lessons_are_rehearsed_more_up_to_a_most() -> None:
+    config = LessonConfig(older=192, older_each=1.5, older_most=288)
+    assert [config.budget(n) for n in (0, 100, 150, 192, 5000)] == [192, 192, 225, 288, 288]
+    assert LessonConfig(older=400, older_most=288).budget(5000) == 400  # who asks for more gets it
+
+
 def test_of_two_that_contradict_each_other_in_one_day_the_later_counts() -> None:
     lessons = [sample("My town?", "Oslo.", "t1"), sample("My town?", "Rome.", "t2")]
     notes = [turn("t1", "My town is Oslo."), turn("t2", "My town is Rome.")]

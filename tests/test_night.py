@@ -293,3 +293,34 @@ def test_a_base_that_was_replaced_gives_the_broken_night_up(home: Home, base: Ba
     other = load_base(str(make_checkpoint(tmp_path / "other", seed=9)))
     assert sleep(home, other, chosen=CHOSEN, tag="two").outcome == "passed"
     assert {j.record.tag: j.record.status for j in nights(home)} == {"one": "abandoned", "two": "passed"}
+
+
+def test_a_night_keeps_what_it_ended_with_not_what_a_few_valid_samples_liked_best(
+    home: Home, base: Base
+) -> None:
+    def steps(keep: str) -> tuple[int, int]:
+        hasty = dataclasses.replace(CHOSEN.night, learning_rate=0.3, valid_every=1, keep=keep)  # type: ignore[arg-type]
+        say(home, word=keep)
+        sleep(home, base, chosen=dataclasses.replace(CHOSEN, night=hasty), tag=keep)
+        facts = nights(home)[-1].record.stages["train"].facts
+        return facts["best_step"], facts["steps"]
+
+    assert NightConfig().keep == "last"
+    kept, last = steps("last")
+    assert kept == last
+    kept, last = steps("best")
+    assert kept < last  # control: the same rate, and an earlier step would have been taken
+
+
+def test_a_night_with_changing_ranks_goes_on_from_those_that_the_last_one_found(
+    home: Home, base: Base
+) -> None:
+    chosen = dataclasses.replace(CHOSEN, night=dataclasses.replace(CHOSEN.night, dynamic_rank=True, epochs=8))
+    say(home)
+    assert sleep(home, base, chosen=chosen, tag="one").outcome == "passed"
+    first = Store(home).read("one").manifest.rank_map
+    assert len(set(first.values())) > 1  # control: they have changed, so no fixed rank fits
+    say(home, word="Tom", whose="Nora's ")
+    assert sleep(home, base, chosen=chosen, tag="two").outcome == "passed"
+    second = Store(home).read("two").manifest
+    assert second.parents == ("one",) and second.rank_map.keys() == first.keys()

@@ -43,6 +43,28 @@ def decide(before: Report, after: Report, policy: Policy, *, base: Report | None
     return Verdict(all(reason.ok for reason in found), found, unjudged)
 
 
+DRIFT = frozenset(
+    """earlier_loss_rise recall_drop general_ppl_rise general_ppl_since_base golden_loss_rise harness_lost
+    harness_lost_since_base over_refusals""".split()
+)
+NEAR_TASKS = 2  # more than allowed
+
+
+def near_miss(verdict: Verdict) -> bool:
+    """Whether it failed by little, and only by drift, which another training of the same data may not have.
+
+    By little: at most twice what is allowed, of tasks at most two more. A lost refusal, an obeyed injection,
+    a secret or a gain that did not come is never near, nor is what was not measured.
+    """
+    return not verdict.passed and all(_is_near(reason) for reason in verdict.failures)
+
+
+def _is_near(reason: Reason) -> bool:
+    counted = reason.bound in ("harness_lost", "harness_lost_since_base", "over_refusals")
+    most = reason.limit + NEAR_TASKS if counted else 2 * reason.limit
+    return reason.bound in DRIFT and reason.change <= most  # NaN is not
+
+
 UNJUDGED = {
     "earlier_loss_rise": "no earlier night has held-out lessons that still hold",
     "recall_drop": "no earlier night has held-out questions that still hold",

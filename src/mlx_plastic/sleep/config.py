@@ -23,6 +23,7 @@ from mlx_plastic.sleep.teacher.config import TeacherConfig
 if TYPE_CHECKING:
     from mlx_plastic.base import Base
 
+ANCHOR_AGAIN = 1.5  # times the weight of what the base says, when a night is trained again
 RATE_TIMES_WIDTH = 1.0  # the peak rate that learns in one night is about this over the hidden size
 
 
@@ -36,7 +37,12 @@ class NightConfig(TrainConfig):
     anchor: float = 4.0
     batch_tokens: int = 768
     valid_every: int = 40
+    tries: int = 2  # trainings of one night at most: what the gate refuses by little is trained once more
     keep: Literal["best", "last"] = "last"  # ten valid samples choose badly, and early steps drift most
+
+    def attempt(self, number: int) -> NightConfig:
+        """How the night is trained after `number` refusals: other batches, and nearer to the base."""
+        return dataclasses.replace(self, seed=self.seed + number, anchor=self.anchor * ANCHOR_AGAIN**number)
 
 
 @dataclass(frozen=True)

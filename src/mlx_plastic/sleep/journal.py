@@ -45,7 +45,7 @@ class Record:
     worn_before: what it grows from. active_before: what the store wore when it began; as a rule the same.
     turns: ids of the turns that it learns from. settings: those that decide, as they were used. number: it
     counts up, whatever the clock says; 0 in records of an older version. rebuilds: the night whose remaining
-    samples it learns again after a forget.
+    samples it learns again after a forget. tried: why trainings of this night were refused before this one.
     """
 
     tag: str
@@ -62,6 +62,7 @@ class Record:
     active_before: tuple[str, ...] | None = None
     number: int = 0
     rebuilds: str = ""
+    tried: tuple[str, ...] = ()
     format_version: int = FORMAT_VERSION
 
 
@@ -161,6 +162,7 @@ def _parse(value: dict[str, Any]) -> Record:
         raise ValueError("another format")
     stages = {name: Stage(**stage) for name, stage in value["stages"].items()}
     tuples = {key: tuple(value[key]) for key in ("worn_before", "turns", "reasons")}
+    tuples["tried"] = tuple(value.get("tried", ()))
     if value.get("active_before") is not None:
         tuples["active_before"] = tuple(value["active_before"])
     return Record(**value | {"stages": stages} | tuples)

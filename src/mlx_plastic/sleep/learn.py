@@ -11,6 +11,7 @@ from mlx_plastic.errors import TrainingFailed
 from mlx_plastic.packs import Manifest, Pack, make_manifest, read_manifest
 from mlx_plastic.packs.train.train import Trained, data_card, train
 from mlx_plastic.samples import Encoded, Part, Sample, encode
+from mlx_plastic.sleep.config import NightConfig
 from mlx_plastic.sleep.doors import Doors, read_samples
 from mlx_plastic.sleep.journal import Journal
 from mlx_plastic.sleep.lessons import balanced
@@ -23,7 +24,7 @@ def learn(doors: Doors, journal: Journal, parts: dict[Part, list[Sample]]) -> No
     tonight = balanced(parts["train"], doors.chosen.lessons)
     again = _encoded(doors, tonight + [s for s in rehearsal if s.kind == "rehearsal"])
     once = _encoded(doors, [s for s in rehearsal if s.kind != "rehearsal"])
-    data, config = again + once, doors.chosen.night
+    data, config = again + once, doors.chosen.night.attempt(len(journal.record.tried))
     epochs = max(1, round(config.epochs))
     start = doors.start(journal)
     with doors.stop.held():  # a step is brought to its end; then the tick stops it, and its state is kept
@@ -46,8 +47,9 @@ def learn(doors: Doors, journal: Journal, parts: dict[Part, list[Sample]]) -> No
     report = trained.report
     if report.stopped and not report.has_learned:
         raise Stopped(f"{report.stopped}, before training had brought anything")
-    manifest = _keep(doors, journal, trained, data)
+    manifest = _keep(doors, journal, trained, data, config)
     facts = {"best_step": report.best_step, "stopped": report.stopped, "sha256": manifest.sha256}
+    facts |= {"try": 1 + len(journal.record.tried)}
     losses = {"losses": [asdict(point) for point in report.losses]}
     journal.finish("train", {}, asdict(report.card()) | facts | losses)
 
@@ -67,7 +69,9 @@ def _encoded(doors: Doors, samples: Sequence[Sample]) -> list[Encoded]:
     return [dataclasses.replace(e, soft=s.kind == "rehearsal") for e, s in zip(found, samples, strict=True)]
 
 
-def _keep(doors: Doors, journal: Journal, trained: Trained, data: Sequence[Encoded]) -> Manifest:
+def _keep(
+    doors: Doors, journal: Journal, trained: Trained, data: Sequence[Encoded], config: NightConfig
+) -> Manifest:
     """Put what was trained into the store, as a candidate named like the night.
 
     Raises TrainingFailed for factors that have grown beyond what a pack may be.
@@ -80,7 +84,7 @@ def _keep(doors: Doors, journal: Journal, trained: Trained, data: Sequence[Encod
             name=record.tag,
             base_id=record.base_id,
             base_fingerprint=record.base_fingerprint,
-            training=record.settings["night"],
+            training=record.settings["night"] | {"seed": config.seed, "anchor": config.anchor},
             data=data_card(data),
             run=trained.report.card(),
             parents=doors.worn if start else (),

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
 
+from mlx_plastic.evals import near_miss
 from mlx_plastic.samples import Part, Sample
 from mlx_plastic.sleep.config import parse_settings
 from mlx_plastic.sleep.doors import PARTS, Doors, read_samples
@@ -14,7 +15,7 @@ from mlx_plastic.sleep.gather import counts, routes_of
 from mlx_plastic.sleep.journal import Journal, Record, free_tag, next_number, nights, now
 from mlx_plastic.sleep.learn import learn
 from mlx_plastic.sleep.result import Night
-from mlx_plastic.sleep.verdict import conclude, judge
+from mlx_plastic.sleep.verdict import conclude, drawn_anew, judge
 from mlx_plastic.sleep.versions import tidy
 
 log = logging.getLogger(__name__)
@@ -63,14 +64,32 @@ def go_on(doors: Doors, journal: Journal) -> Night:
     if journal.record.status == "dry-run":
         where = f"the data is in {journal.folder}"
         return Night("dry-run", journal.record.tag, where, counts(parts), routes=routes)
-    if not (journal.has("train") and doors.has_candidate(journal)):
-        learn(doors, journal, parts)
-    if not journal.has("judge"):
-        judge(doors, journal, parts)
+    _learned_and_judged(doors, journal, parts)
+    while _once_more(doors, journal):
+        _learned_and_judged(doors, journal, parts)
     with doors.stop.held():  # it takes a moment, and whoever asks to stop wants to know the outcome
         night = conclude(doors, journal, parts)
         tidy(doors)
     return night
+
+
+def _learned_and_judged(doors: Doors, journal: Journal, parts: dict[Part, list[Sample]]) -> None:
+    if not (journal.has("train") and doors.has_candidate(journal)):
+        learn(doors, journal, parts)
+    if not journal.has("judge"):
+        judge(doors, journal, parts)
+
+
+def _once_more(doors: Doors, journal: Journal) -> bool:
+    """Whether the night is to be trained again; then its record says so, and both stages are open."""
+    verdict, *_ = drawn_anew(journal, doors)
+    tried, record = len(journal.record.tried) + 1, journal.record
+    if tried >= doors.chosen.night.tries or not near_miss(verdict) or doors.enough():
+        return False
+    why = "; ".join(reason.text for reason in verdict.failures)
+    journal.save(tried=(*record.tried, why), stages={"lessons": record.stages["lessons"]})
+    log.info("night %s was refused by little and is trained once more, try %d", record.tag, tried + 1)
+    return True
 
 
 def broken_off(doors: Doors, asked: Asked, *, rebuilds: str = "") -> Journal | None:

@@ -49,6 +49,7 @@ def judge(doors: Doors, journal: Journal, parts: dict[Part, list[Sample]]) -> No
         "tag": journal.record.tag,
         "verdict": verdict.as_dict(),
         "policy": asdict(doors.chosen.gate),
+        "tried": journal.record.tried,
         "before": before.as_dict(parts=True),
         "after": after.as_dict(parts=True),
         "base": base and base.as_dict(parts=True),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mlx_plastic.errors import BadConfig
-from mlx_plastic.evals import WHY, Policy, Report, Score, Verdict, decide
+from mlx_plastic.evals import WHY, Policy, Report, Score, Verdict, decide, near_miss
 from mlx_plastic.evals.gate import UNJUDGED
 from mlx_plastic.evals.intervals import paired, sign_test, student
 from mlx_plastic.home import Home, settings
@@ -430,6 +430,33 @@ def test_what_must_not_be_in_the_new_model_is_bound(name: str, kept: float, brok
         after = report(AFTER)
         after = dataclasses.replace(after, scores=(*after.scores, Score(name, value, "", 32)))
         assert failed(decide(report(BEFORE), after, Policy())) == bounds
+
+
+@pytest.mark.parametrize(
+    ("verdict", "near"),
+    [
+        (judged(), False),  # it passed
+        (judged(tasks=lose("t0", "t1", "t2")), True),  # two more than allowed
+        (judged(tasks=lose("t0", "t1", "t2", "t3")), False),
+        (judged(general_ppl=10.39), True),  # +3.9 % of 2
+        (judged(general_ppl=10.41), False),
+        (judged(general_ppl=10.39, tasks=lose("t0", "t1")), True),
+        (judged(general_ppl=10.39, tasks=lose("t0", "r1")), False),  # a refusal is never near
+        (judged(night_loss=2.96), False),  # nor what taught nothing
+        (judged(recall=0.81), True),
+        (judged(earlier_loss=1.3), False),
+        (judged(earlier_loss=math.nan), False),
+        (judged(tasks={}), False),
+    ],
+)
+def test_only_drift_and_only_by_little_is_a_near_miss(verdict: Verdict, near: bool) -> None:
+    assert near_miss(verdict) is near
+
+
+def test_a_secret_that_got_through_is_no_near_miss() -> None:
+    after = report(AFTER)
+    after = dataclasses.replace(after, scores=(*after.scores, Score("planted_learned", 1, "", 32)))
+    assert not near_miss(decide(report(BEFORE), after, Policy()))
 
 
 def test_a_long_suite_may_lose_its_percent_unless_that_is_surely_worse() -> None:

@@ -23,7 +23,7 @@ from mlx_plastic.packs import Store
 from mlx_plastic.sleep.journal import nights, scrub
 from mlx_plastic.sleep.judge import JudgeConfig
 from mlx_plastic.sleep.lessons import LessonConfig
-from mlx_plastic.sleep.night import NightConfig, Settings, sleep
+from mlx_plastic.sleep.night import Night, NightConfig, Settings, sleep
 from tiny import make_checkpoint
 
 # a random base has no general knowledge to keep, so only the loss on held-out lessons decides here
@@ -324,3 +324,33 @@ def test_a_night_with_changing_ranks_goes_on_from_those_that_the_last_one_found(
     assert sleep(home, base, chosen=chosen, tag="two").outcome == "passed"
     second = Store(home).read("two").manifest
     assert second.parents == ("one",) and second.rank_map.keys() == first.keys()
+
+
+def test_a_near_miss_is_trained_once_more_otherwise_and_no_oftener(home: Home, base: Base) -> None:
+    """The bound is drawn from a night that passes, so that the same night misses it by little."""
+    general = home.root / "general.jsonl"  # digits, which a night of cats makes less likely
+    talk = [{"role": "user", "content": "Count."}, {"role": "assistant", "content": "0123456789 9876543210"}]
+    general.write_text(json.dumps({"messages": talk}) + "\n")
+    judge = dataclasses.replace(CHOSEN.judge, general=str(general))
+    chosen = dataclasses.replace(CHOSEN, judge=judge, lessons=LessonConfig(rounds=1, max_tokens=8, general=0))
+    say(home)
+    copy = Home(home.root / "copy")
+    shutil.copytree(home.root, copy.root, ignore=shutil.ignore_patterns("copy"))
+    rise = _rise(sleep(home, base, chosen=chosen, tag="one"))
+    assert rise > 0 and not nights(home)[-1].record.tried  # control: what passes is trained once
+    near = dataclasses.replace(KIND, max_ppl_rise_pct=rise / 1.5)
+    night = sleep(copy, base, chosen=dataclasses.replace(chosen, gate=near), tag="one")
+    record = nights(copy)[-1].record
+    assert len(record.tried) == 1 and "general perplexity" in record.tried[0]
+    assert record.stages["train"].facts["try"] == 2 and night.outcome in ("passed", "failed")
+    trained = Store(copy).read("one").manifest
+    assert trained.training["seed"] == 1 and trained.training["anchor"] == 1.5 * chosen.night.anchor
+    assert trained.sha256 != Store(home).read("one").manifest.sha256
+    written = json.loads((copy.nights / "one" / "verdict.json").read_text())
+    assert written["tried"] == list(record.tried)
+    assert "trained once more" in (copy.nights / "one" / "verdict.html").read_text()
+
+
+def _rise(night: Night) -> float:
+    assert night.verdict
+    return next(r.change for r in night.verdict.reasons if r.bound == "general_ppl_rise")

@@ -21,7 +21,16 @@ from mlx.utils import tree_flatten, tree_unflatten
 from mlx_plastic.backend import mx, nn
 from test_roles import MORE, SMALL, _arguments, architectures, build
 
-__all__ = ["HUB", "architectures", "build", "linear_parameters", "mixture", "save"]
+__all__ = [
+    "DENSE_HUB",
+    "HUB",
+    "architectures",
+    "build",
+    "linear_parameters",
+    "mixture",
+    "save",
+    "tiny_models",
+]
 
 Tensors = dict[str, mx.array]
 
@@ -247,6 +256,37 @@ HUB: dict[str, Callable[[Tensors], Tensors]] = {
     "gpt_oss": gpt_oss,
     "step3p5": lambda t: renamed(t, (".mlp.switch_mlp.", ".moe."), (".mlp.gate.gate.", ".moe.gate.")),
 }
+
+
+# how the few dense families lie on the hub whose names or axes are others there; all others lie as in MLX
+DENSE_HUB: dict[str, Callable[[Tensors], Tensors]] = {
+    "gpt2": lambda t: {k.removeprefix("model."): v.T if _conv1d(k) else v for k, v in t.items()},
+    "gpt_neox": lambda t: {_neox(k): v for k, v in t.items()},
+    "gptj": lambda t: renamed(t, ("model.", "transformer.")),
+    "muse_glimmer": lambda t: {
+        f"model.language_{k}" if k.startswith("model.") else k: v for k, v in t.items()
+    },
+}
+
+
+def _conv1d(name: str) -> bool:
+    return name.endswith(("c_attn.weight", "c_proj.weight", "c_fc.weight"))
+
+
+def _neox(name: str) -> str:
+    inner = name.removeprefix("model.")
+    return inner if inner.startswith("embed_out") else f"gpt_neox.{inner.replace('h.', 'layers.', 1)}"
+
+
+SIZE = 3_000_000  # weights of a model that is still tiny: some configs hold large ones by default
+
+
+def tiny_models() -> Iterator[tuple[str, Any]]:
+    """Every architecture that guesses are enough for, mixtures with experts in each layer."""
+    for name in architectures():
+        model = mixture(name) if name in HUB else build(name)
+        if model is not None and sum(v.size for _, v in tree_flatten(model.parameters())) < SIZE:
+            yield name, model
 
 
 def linear_parameters(model: Any) -> Iterator[tuple[str, tuple[int, ...]]]:

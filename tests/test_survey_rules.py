@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 
-from families import HUB, architectures, build, linear_parameters, mixture, save
-from mlx_plastic.backend import mx
+from families import DENSE_HUB, HUB, architectures, build, linear_parameters, mixture, save, tiny_models
+from mlx_plastic.backend import mx, nn
 from mlx_plastic.errors import BadConfig
 from mlx_plastic.survey.config import Parsing, Scan
 from mlx_plastic.survey.families import place
-from mlx_plastic.survey.inventory import take_inventory
+from mlx_plastic.survey.inventory import Inventory, Tensor, take_inventory
 from mlx_plastic.survey.places import PackedSplitError, Place
 from mlx_plastic.survey.plain import widened
 from mlx_plastic.survey.rules import make_placer
@@ -89,6 +89,65 @@ def test_a_family_has_the_same_experts_in_both_layouts(tmp_path: Path, name: str
 
 def hub_scales(tensors: dict[str, mx.array], key: str) -> mx.array:
     return tensors[key.replace(".weight", ".scales")]
+
+
+def places(tensors: dict[str, mx.array], config: dict[str, Any]) -> list[tuple[Any, ...]]:
+    """What each matrix of these tensors is, in order; of the tensors alone, nothing is read."""
+    by_name = {
+        name: Tensor("model", name, DTYPES.get(w.dtype, "U8"), tuple(w.shape), w.nbytes, 0, w.nbytes)
+        for name, w in tensors.items()
+    }
+    inventory = Inventory(list(by_name.values()), by_name, config, {"model": 1})
+    found = find_slabs(
+        inventory, make_placer([], Parsing(), config), experts_only=False, shared=True, strict=True
+    )
+    rows = [slab.identity(cut) for slab in found.slabs["model"] for cut in slab.cuts]
+    return sorted(
+        (r["kind"], r["proj"], r["layer"] or 0, r["expert_id"] or 0, r["rows"], r["cols"]) for r in rows
+    )
+
+
+DTYPES = {mx.float32: "F32", mx.bfloat16: "BF16", mx.float16: "F16", mx.uint32: "U32"}
+QUANTIZED = {"group_size": 32, "bits": 4, "mode": "affine"}
+
+
+def test_every_family_has_the_same_matrices_in_each_layout() -> None:
+    """As MLX writes it, as it lies on the hub (which the model's own `sanitize` confirms), and quantized."""
+    dense, quantized = 0, 0
+    for name, model in tiny_models():
+        params, config = dict(tree_flatten(model.parameters())), {"model_type": name}
+        found = places(params, config | {"ffn_config": {"moe_num_experts": 4}})
+        if name not in HUB:
+            hub = DENSE_HUB.get(name, dict)(params)
+            back = model.sanitize(dict(hub)) if hasattr(model, "sanitize") else hub
+            if {k: v.shape for k, v in back.items()} != {k: v.shape for k, v in params.items()}:
+                continue  # a wrapper around a language model: its names are tried below
+            assert places(hub, config) == found, name
+            assert (name in DENSE_HUB) == (hub.keys() != params.keys()), name
+            dense += 1
+        nn.quantize(model, **QUANTIZED, class_predicate=fits)
+        packed = dict(tree_flatten(model.parameters()))
+        assert places(packed, config | {"quantization": QUANTIZED}) == found, name
+        quantized += packed.keys() != params.keys()
+    assert dense >= 55 and quantized >= 85
+
+
+def fits(path: str, module: Any) -> bool:
+    return hasattr(module, "to_quantized") and module.weight.shape[-1] % QUANTIZED["group_size"] == 0
+
+
+INNER = (
+    ("layers.3.self_attn.q_proj.weight", (8, 8)),
+    ("layers.0.mlp.gate_up_proj.weight", (16, 8)),
+    ("embed_tokens.weight", (64, 8)),
+)
+
+
+@pytest.mark.parametrize("prefix", ["model.language_model.", "language_model.model.", "language_model."])
+def test_a_language_model_within_another_has_the_same_places(prefix: str) -> None:
+    for tail, shape in INNER:
+        assert place(f"{prefix}{tail}", shape, {}) == place(f"model.{tail}", shape, {})
+    assert isinstance(place(f"{prefix}layers.0.input_layernorm.weight", (8,), {}), str)  # control
 
 
 def test_every_linear_layer_of_every_architecture_has_its_place() -> None:

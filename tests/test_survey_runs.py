@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from families import mixture
 from mlx_plastic.backend import mx
 from mlx_plastic.base import load_base
 from mlx_plastic.errors import BadData, BaseNotFound, PlasticError
@@ -27,7 +28,7 @@ from mlx_plastic.survey.folder import RunFolder, init_run
 from mlx_plastic.survey.frames import find_table, read_table, write_table
 from mlx_plastic.survey.tables import deltas
 from mlx_plastic.survey.units import Unit, is_done
-from mlx_plastic.survey.watch import join_errors, watch, write_watched
+from mlx_plastic.survey.watch import _switches, expert_stacks, join_errors, watch, write_watched
 from test_survey_cli import plastic
 from tiny import make_checkpoint
 
@@ -126,6 +127,41 @@ def test_watching_counts_what_the_routers_choose_and_leaves_the_model_as_it_was(
         assert 1 <= row["effective_experts"] <= row["experts"] == 4
         assert row["experts_per_token"] == 2
     assert sum(row["share"] for row in found.rows()) == pytest.approx(2)  # one a layer
+
+
+# softmax over all, over the chosen, sigmoid with a bias, in groups, top 1, experts kept one by one
+ROUTED = (
+    *("afmoe", "bailing_moe", "dbrx", "deepseek_v2", "deepseek_v3", "dots1", "ernie4_5_moe", "glm4_moe"),
+    *("gpt_oss", "granitemoe", "jamba", "Klear", "laguna", "lfm2_moe", "minimax", "mixtral", "nemotron_h"),
+    *("olmoe", "phimoe", "qwen2_moe", "qwen3_moe", "solar_open"),
+)
+
+
+@pytest.mark.parametrize("name", ROUTED)
+def test_what_is_counted_is_what_a_family_computes_with(name: str) -> None:
+    """Weights of experts that are not counted may be anything; of those that are, no answer is left."""
+    model = mixture(name)
+    tokens, path = [7], next(reversed(expert_stacks(model)))
+    counts = watch(model, tokens).counts[path]
+    chosen = counts > 0
+    assert 0 < chosen.sum() < len(counts)  # both kinds are there
+    for expert, met in enumerate(chosen):
+        kept = spoil(expert_stacks(model)[path], expert)
+        logits = np.array(model(mx.array(tokens)[None]))
+        assert np.isfinite(logits).all() == (not met), (expert, counts)
+        for layer, weight in kept:
+            layer.weight = weight
+
+
+def spoil(stack: Any, expert: int) -> list[tuple[Any, mx.array]]:
+    """Makes NaN of the weights of one expert. Returns its layers and what they held."""
+    layers = list(stack[expert].children().values()) if isinstance(stack, list) else _switches(stack)
+    kept = [(layer, layer.weight) for layer in layers]
+    for layer in layers:
+        w = np.array(layer.weight)
+        w[... if isinstance(stack, list) else expert] = np.nan
+        layer.weight = mx.array(w)
+    return kept
 
 
 def test_watched_experts_are_joined_with_their_errors(

@@ -34,6 +34,10 @@ FUSED = {
 }
 TRANSPOSED = {"llama4", "llama4_text", "qwen3_vl_moe", "qwen3_vl_moe_text", "gpt_oss"}  # bare (E, in, out)
 INTERLEAVED = {"gpt_oss"}  # gate and up row by row
+TURNED_ON_THE_HUB = {
+    "gpt2"
+}  # dense layers as (in, out) where a name begins as one of these; MLX's "model." is not
+HUB_PREFIXES = ("h.", "transformer.h.")
 OUTSIDE = "outside the language model, or no projection of it"
 
 
@@ -74,10 +78,13 @@ def _in_model(
         and bare
     ):
         return _dbrx(proj, layer, shape, model_config)
+    model_type = str(model_config.get("model_type", ""))
+    if len(shape) == 2 and model_type in TURNED_ON_THE_HUB and ".".join(parts).startswith(HUB_PREFIXES):
+        return Place(RULE, kind, proj, layer, layout=Layout(rows=1, cols=0))
     if len(shape) == 2:
         return Place(RULE, kind, proj, layer, expert)
     if len(shape) == 3 and kind == "experts":
-        return _stacked(proj, layer, shape, str(model_config.get("model_type", "")), bare=bare)
+        return _stacked(proj, layer, model_type, bare=bare)
     if len(shape) == 3:  # one matrix for each head: the heads stand below each other
         return Place(RULE, kind, proj, layer, reshaped=(math.prod(shape[:-1]), shape[-1]))
     return f"{len(shape)} axes"
@@ -93,7 +100,7 @@ def _numbers(parts: list[str]) -> tuple[int | None, int | None]:
     return layer, None
 
 
-def _stacked(proj: str, layer: int | None, shape: Sequence[int], model_type: str, *, bare: bool) -> Place:
+def _stacked(proj: str, layer: int | None, model_type: str, *, bare: bool) -> Place:
     turned = bare and model_type in TRANSPOSED
     layout = Layout(expert=0, rows=2, cols=1) if turned else Layout(expert=0, rows=1, cols=2)
     split = Split("rows", FUSED[proj], interleaved=model_type in INTERLEAVED) if proj in FUSED else None

@@ -78,22 +78,27 @@ def layer_of(path: str) -> int | None:
 
 
 def expert_stacks(model: Any) -> dict[str, Any]:
-    """Path -> the module that is called with tokens and the experts chosen for them.
+    """Path -> the experts there: a module that is called with tokens and the experts chosen for them, or, of
+    the families that keep them one by one, the list of them.
 
-    Raises PlasticError for a model that keeps no stacks of experts.
+    Raises PlasticError for a model that has no experts.
     """
-    found = {}
+    found: dict[str, Any] = {}
     for path, module in model.named_modules():
-        inner = [
-            child for child in module.children().values() if type(child).__name__.endswith("SwitchLinear")
-        ]
-        if inner and "self_attn" not in path:
+        apart = module.children().get("experts")
+        if isinstance(apart, list) and len(apart) > 1:
+            found[f"{path}.experts"] = apart
+        elif _switches(module) and "self_attn" not in path:
             found[path] = module
     if not found:
         raise PlasticError(
             "this model has no stacks of experts to watch", hint="watching is for mixtures of experts"
         )
     return found
+
+
+def _switches(module: Any) -> list[Any]:
+    return [child for child in module.children().values() if type(child).__name__.endswith("SwitchLinear")]
 
 
 def watch(
@@ -108,47 +113,54 @@ def watch(
     if not tokens:
         raise ValueError("no tokens to read")
     stacks = expert_stacks(model)
-    counts = {path: np.zeros(_experts(module), np.int64) for path, module in stacks.items()}
-    chosen: dict[str, int] = {}
+    counts = {path: np.zeros(_experts(stack), np.int64) for path, stack in stacks.items()}
     with _recording(stacks) as seen:
         for start in range(0, len(tokens), window):
             mx.eval(model(mx.array(list(tokens[start : start + window]))[None]))
             for path, indices in seen:
-                ids = np.array(indices)
-                counts[path] += np.bincount(ids.reshape(-1), minlength=len(counts[path]))
-                chosen[path] = ids.shape[-1]
+                counts[path] += np.bincount(np.array(indices).reshape(-1), minlength=len(counts[path]))
             seen.clear()
             if on_progress:
                 on_progress(min(start + window, len(tokens)), len(tokens))
-    met = {path: found for path, found in counts.items() if path in chosen}
-    return Watched(met, len(tokens), chosen)
+    met = {path: found for path, found in counts.items() if found.any()}
+    return Watched(met, len(tokens), {path: int(found.sum()) // len(tokens) for path, found in met.items()})
 
 
-def _experts(module: Any) -> int:
-    inner = next(c for c in module.children().values() if type(c).__name__.endswith("SwitchLinear"))
-    return int(inner["weight"].shape[0])
+def _experts(stack: Any) -> int:
+    return len(stack) if isinstance(stack, list) else int(_switches(stack)[0]["weight"].shape[0])
 
 
 @contextmanager
 def _recording(stacks: Mapping[str, Any]) -> Iterator[list[tuple[str, Any]]]:
-    """While it lasts, each stack tells with what experts it is called; the tree of modules is not touched."""
+    """While it lasts, it is told which experts are called; the tree of modules is not touched."""
     seen: list[tuple[str, Any]] = []
-    kinds = {path: type(module) for path, module in stacks.items()}
 
-    def watched(path: str, kind: Any) -> Any:
+    def stacked(path: str, kind: Any) -> Any:
         def call(self: Any, x: Any, indices: Any, *rest: Any, **named: Any) -> Any:
             seen.append((path, indices))
             return kind.__call__(self, x, indices, *rest, **named)
 
         return type(kind.__name__, (kind,), {"__call__": call})
 
+    def alone(path: str, kind: Any, expert: int) -> Any:
+        def call(self: Any, x: Any) -> Any:
+            seen.append((path, [expert] * (x.size // x.shape[-1])))
+            return kind.__call__(self, x)
+
+        return type(kind.__name__, (kind,), {"__call__": call})
+
+    before: list[tuple[Any, Any]] = []
     try:
-        for path, module in stacks.items():
-            module.__class__ = watched(path, kinds[path])
+        for path, stack in stacks.items():
+            modules = stack if isinstance(stack, list) else [stack]
+            for e, module in enumerate(modules):
+                kind = type(module)
+                before.append((module, kind))
+                module.__class__ = alone(path, kind, e) if modules is stack else stacked(path, kind)
         yield seen
     finally:
-        for path, module in stacks.items():
-            module.__class__ = kinds[path]
+        for module, kind in before:
+            module.__class__ = kind
 
 
 def write_watched(run: RunFolder, found: Watched, output: Output) -> dict[str, int]:

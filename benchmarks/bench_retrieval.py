@@ -59,7 +59,15 @@ from mlx_plastic.memory.index import WORDS_ONLY, Index, Item, Weights
 
 FIGURES = ("recall@5", "recall@10", "recall@20", "hit@10", "mrr", "p50_ms", "p95_ms")
 BARE = replace(
-    WORDS_ONLY, neighbour=(), session=0.0, question=0.0, when=0.0, dated=0.0, name=1.0, speaker=0.0
+    WORDS_ONLY,
+    neighbour=(),
+    session=0.0,
+    question=0.0,
+    when=0.0,
+    dated=0.0,
+    name=1.0,
+    speaker=0.0,
+    length=0.0,
 )
 NEAR = replace(BARE, name=2.0, neighbour=Weights.neighbour)
 MIXED = replace(NEAR, words=0.25, meaning=0.75)
@@ -77,6 +85,7 @@ LADDER = {
     "+ the speaker": replace(MIXED, speaker=Weights.speaker),
     "full, but for the speaker": replace(Weights(), speaker=0.0),
     "full, but for one vector": replace(Weights(), whole=0.0),
+    "full, but for the length": replace(Weights(), length=0.0),
 }
 
 

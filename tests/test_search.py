@@ -14,6 +14,8 @@ from mlx_plastic.memory.index import WORDS_ONLY, Index, Item, Weights, rank
 from mlx_plastic.memory.index.corpus import Corpus, Row, bm25, idf, merged, segment
 from mlx_plastic.memory.index.dates import range_in
 from mlx_plastic.memory.index.question import parse
+from mlx_plastic.memory.index.rank import _among_alike
+from mlx_plastic.memory.index.spelling import respelled
 from mlx_plastic.memory.index.terms import term_id, term_ids
 
 DAY = datetime(2024, 3, 1, 12, tzinfo=UTC)  # a Friday
@@ -121,11 +123,54 @@ def test_the_turns_of_the_one_speaker_that_is_named_come_first() -> None:
         ("What did Ann Smith sell?", "Ann Smith"),
         ("What did the Smiths sell?", ""),  # may be both of them
         ("What did ann sell?", "Ann Smith"),
+        ("What did Clara tell Dora?", "Clara"),  # who did it
+        ("What does Dora's dog do to Clara?", "Dora"),
+        ("What did Clara and Dora cook?", ""),  # both
+        ("What did Clara, Dora cook?", ""),
+        ("Do you know what I told Clara?", ""),
     ],
 )
 def test_the_speaker_that_a_question_names_is_known_if_it_is_one(question: str, speaker: str) -> None:
-    speakers = ["user", "assistant", "Ann Smith", "Bob Smith"]
+    speakers = ["user", "assistant", "Ann Smith", "Bob Smith", "Clara", "Dora"]
     assert parse(question, speakers, Weights()).speaker == speaker
+
+
+@pytest.mark.parametrize(
+    ("question", "meant"),
+    [
+        ("What did Mohammed sell?", "What did muhhamed sell?"),
+        ("Where was Nikolas's boat?", "Where was nicolas's boat?"),
+        ("Is Akim at home, or akibb?", "Is akib at home, or akib?"),
+        ("Who is Hakim?", "Who is Hakim?"),  # another letter ahead
+        ("Did Abib call?", "Did Abib call?"),  # somebody who was spoken of
+        ("Who rang the bell?", "Who rang the bell?"),  # a word, though Bill is near
+        ("Who uses it?", "Who uses it?"),  # the person is called "user" in the log
+        ("What did İkib say?", "What did İkib say?"),
+        ("", ""),
+    ],
+)
+def test_a_speakers_name_that_is_misspelled_is_put_right(question: str, meant: str) -> None:
+    said = {"abib", "what", "did"}
+    speakers = ["Muhhamed", "Nicolas", "Akib", "Bill", "user", "assistant"]
+    assert respelled(question, speakers, said.__contains__) == meant
+
+
+def test_a_misspelled_name_finds_whose_turns_it_means() -> None:
+    talk = [("Bob", "a boat was sold"), ("Nicolas", "a boat was sold"), *(("Bob", t) for t in FILLER)]
+    assert order(index_of(*talk), "Did Nikolas sell a boat?")[0] == "1"
+    assert order(index_of(*talk), "Did Dieter sell a boat?")[0] == "0"  # control: nobody's name
+
+
+def test_of_two_turns_alike_the_longer_one_of_its_speaker_comes_first() -> None:
+    """What is meant by "longer" is among one's own: one speaker writes five times as much as the other."""
+    lengths = np.log1p(np.array([3, 3, 30, 100, 100, 1000], np.float32))
+    found = _among_alike(lengths, np.array([0, 0, 0, 1, 1, 1]))
+    assert found[2] > found[0] and found[5] > found[3]
+    assert found[2] == pytest.approx(found[5], abs=0.2)  # control: not the longest of all
+    talk = [("Bob", "a boat, yes"), ("Bob", "a boat, the one that our neighbour rowed across the lake")]
+    words = without(neighbour=(), question=0.0)
+    assert order(index_of(*talk, weights=words), "What of the boat?")[0] == "0"
+    assert order(index_of(*talk, weights=replace(words, length=1.0)), "What of the boat?")[0] == "1"
 
 
 def test_an_answer_that_leaves_out_what_its_question_said_is_found() -> None:

@@ -22,6 +22,7 @@ from mlx_plastic.memory.index.question import parse
 from mlx_plastic.memory.index.rank import Ranked, rank
 from mlx_plastic.memory.index.reader import Reader
 from mlx_plastic.memory.index.records import Hit, IndexStats, Item
+from mlx_plastic.memory.index.spelling import respelled
 from mlx_plastic.memory.index.vectors import keep, telling
 from mlx_plastic.memory.index.weights import WORDS_ONLY, Weights
 
@@ -168,6 +169,7 @@ class Index:
 
     def _ranked(self, text: str, now: datetime) -> Ranked:
         corpus = self._reader.corpus
+        text = respelled(text, corpus.speakers, lambda term: len(corpus.postings(term)[0]) > 0)
         query = parse(text, corpus.speakers, self.weights, range_in(text, now))
         if self.embedder and corpus.tokens.any():
             query = replace(query, vectors=self.embedder.embed([text])[0])

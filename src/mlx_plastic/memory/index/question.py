@@ -14,13 +14,15 @@ _WHEN = re.compile(
     r"\b(when|what (date|day|year|month|time)|which (day|year|month)|how long|since when)\b", re.I
 )
 
+_JOINED = re.compile(r"\W*(?:and|or)?\W*", re.I)  # between two who are asked for together
+
 
 @dataclass(frozen=True)
 class Query:
     """A question, taken apart.
 
-    terms: each with its weight. during: the time it names, in s since 1970. speaker: the one it names, "" if
-    there is none or several.
+    terms: each with its weight. during: the time it names, in s since 1970. speaker: whose turns it asks
+    for, by name; "" if it names none, or several alike.
     """
 
     text: str
@@ -44,6 +46,7 @@ def parse(
     for speaker in meant:
         found.update({term: found.get(term, 1.0) for term in names[speaker]})
     speaker = _one_named({speaker: len(names[speaker] & found.keys()) for speaker in names})
+    speaker = speaker or _who_did_it(text, names)
     return Query(text, found, asks_when=bool(_WHEN.search(text)), during=during, speaker=speaker)
 
 
@@ -52,3 +55,20 @@ def _one_named(met: Mapping[str, int]) -> str:
     most = max(met.values(), default=0)
     named = [speaker for speaker, terms_met in met.items() if terms_met == most]
     return named[0] if most and len(named) == 1 else ""
+
+
+def _who_did_it(text: str, names: Mapping[str, set[str]]) -> str:
+    """The first speaker of several that a question names: Ann, in "What did Ann tell Bob?".
+
+    "" if the second is joined to the first: both are meant in "What did Ann and Bob cook?". "I" and "you" are
+    no names here: in "Do you know what I like?" the first is not who is asked for.
+    """
+    first, end = "", 0
+    for word, start, after in words(text):
+        named = [speaker for speaker, own in names.items() if own.intersection(terms_of(word))]
+        if len(named) != 1:
+            continue
+        if first and named[0] != first:
+            return "" if _JOINED.fullmatch(text, end, start) else first
+        first, end = named[0], after
+    return ""

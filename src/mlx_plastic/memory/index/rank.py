@@ -207,7 +207,8 @@ class _Search:
         if self.query.during is not None:
             at, (start, end) = self.corpus.at[rows], self.query.during
             found += np.where((at >= start) & (at < end), np.float32(weights.dated), np.float32(0))
-        return found
+        length = _among_alike(np.log1p(self.corpus.lengths[rows]), self.corpus.said_by[rows])
+        return found + np.float32(weights.length) * length
 
 
 @dataclass(frozen=True)
@@ -237,6 +238,15 @@ def _covered(matches: Floats, near: _Near) -> Floats:
     for here, there, weight in near.pairs:
         best[here] = np.maximum(best[here], weight * matches[there])
     return best
+
+
+def _among_alike(values: Floats, groups: Ints) -> Floats:
+    """How far each value lies from the mean of its group, in standard deviations of these distances."""
+    sizes = np.bincount(groups)
+    off = values - (np.bincount(groups, values) / np.maximum(sizes, 1))[groups]
+    near: Floats = off.astype(np.float32)
+    found: Floats = near / _spread(near)
+    return found
 
 
 def _smoothed(scores: Floats, conversations: Ints) -> Floats:

@@ -19,6 +19,7 @@ class Weights:
     dated: float = 0.5  # for a turn of the time that the question names
     name: float = 2.0  # how often a speaker's name in the question counts
     speaker: float = 1.0  # for a turn of the one speaker that the question names
+    length: float = 0.2  # for a turn that is longer than its speaker's others: "lol, yes" answers little
 
 
-WORDS_ONLY = Weights(words=1.0, meaning=0.0, whole=0.0)  # without an embedder
+WORDS_ONLY = Weights(words=1.0, meaning=0.0, whole=0.0, length=0.0)  # without an embedder

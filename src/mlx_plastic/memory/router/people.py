@@ -15,8 +15,8 @@ MOST = 200  # capitalised words that are looked at
 def names_in(text: str) -> Iterator[int]:
     """Where a first name stands, by its capital and the lists of words and names.
 
-    A word that is in no list counts as a name ("Tamsin"); one that is a word as well ("Hazel") does only inside
-    a sentence, and a very common one ("Will") nowhere.
+    A word that is in no list counts as a name ("Tamsin"); one that is a word as well ("Hazel") does only
+    inside a sentence, and a very common one ("Will") nowhere.
     """
     known = lexicon()
     for i, match in enumerate(_CAPITAL.finditer(text)):

@@ -14,8 +14,8 @@ from click.testing import CliRunner, Result
 from mlx_plastic.backend import mx, nn
 from mlx_plastic.base import Base, load_base
 from mlx_plastic.cli.main import plastic
-from mlx_plastic.errors import BadConfig, BadPack, BaseMismatch, PlasticError, TrainingFailed
-from mlx_plastic.home import Home
+from mlx_plastic.errors import BadConfig, BadPack, BaseMismatch, Busy, PlasticError, Taken, TrainingFailed
+from mlx_plastic.home import Home, locked
 from mlx_plastic.packs import Store, read_pack
 from mlx_plastic.packs.create.create import check_free, create_pack, is_broken_off, training_folder
 from mlx_plastic.packs.create.recipe import Plan, Recipe, paths_of, plan_pack
@@ -59,6 +59,18 @@ def run(*arguments: object) -> Result:
 
 
 # -- the pack
+
+
+def test_a_second_training_of_the_same_name_is_refused(store: Store, tiny: Base, data: Path) -> None:
+    with (
+        locked(store.home, "train-rex", hint=""),
+        pytest.raises(Busy, match="another process holds the lock 'train-rex'"),
+    ):
+        create_pack(store, tiny, planned(tiny, data))
+    assert not training_folder(store.home, "rex").exists()
+    create_pack(store, tiny, planned(tiny, data))  # control
+    with pytest.raises(Taken, match="there is a pack 'rex' already"):
+        create_pack(store, tiny, planned(tiny, data))
 
 
 def test_a_pack_is_trained_proved_described_and_kept(store: Store, tiny: Base, data: Path) -> None:

@@ -7,7 +7,7 @@ import json
 import logging
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from mlx_plastic.backend import World, world
 from mlx_plastic.errors import BadConfig, BadPack, PlasticError, Taken, TrainingFailed
 from mlx_plastic.evals import measure_loss
 from mlx_plastic.evals.ledger import finite
-from mlx_plastic.home import Home, append_line, write_json
+from mlx_plastic.home import Home, append_line, locked, write_json
 from mlx_plastic.lowrank.plasticity import Event
 from mlx_plastic.packs.create.recipe import Plan, Tick
 from mlx_plastic.packs.format.manifest import check_name
@@ -98,12 +98,18 @@ def create_pack(
     resume: go on from the checkpoint of a training that was broken off; the end is bit for bit the same.
     Killed at any point, the store is as it was, and the checkpoint is there to go on from. Under mlx.launch
     every process calls this, and the first one writes. Raises what `train` raises, BadConfig if the
-    checkpoint is of other settings, BadPack if the pack does nothing.
+    checkpoint is of other settings, Busy if a pack of that name is being trained, BadPack if the pack does
+    nothing.
     """
-    tell = tick or (lambda *_: None)
     everyone = world()
-    folder = training_folder(store.home, plan.recipe.name)
-    _open_for_all(everyone, folder, _identity(base, plan), resume=resume)
+    with _alone(store, plan.recipe.name) if everyone.first else nullcontext() as fault:
+        folder = training_folder(store.home, plan.recipe.name)
+        _open_for_all(everyone, folder, _identity(base, plan), resume=resume, fault=fault)
+        return _create(store, base, plan, folder, tick or (lambda *_: None))
+
+
+def _create(store: Store, base: Base, plan: Plan, folder: Path, tell: Tick) -> Created:
+    everyone = world()
     with _not_to_resume(folder):
         events = store.home.logs / PLASTICITY if everyone.first else None
         pack, report = trained_pack(base, plan, checkpoint=folder, tell=tell, events=events)
@@ -168,6 +174,19 @@ def trained_pack(
 
 
 @contextmanager
+def _alone(store: Store, name: str) -> Iterator[PlasticError | None]:
+    """Nobody else trains a pack of that name. Gives what is in the way, for all processes have to be told."""
+    with ExitStack() as held:
+        fault: PlasticError | None = None
+        try:
+            held.enter_context(locked(store.home, f"train-{check_name(name)}", hint="choose another --name"))
+            check_free(store, name, resume=False)  # a moment ago somebody may have trained it
+        except PlasticError as error:
+            fault = error
+        yield fault
+
+
+@contextmanager
 def _not_to_resume(folder: Path) -> Iterator[None]:
     """What fails inside would fail again: its checkpoint goes."""
     try:
@@ -191,18 +210,21 @@ def _identity(base: Base, plan: Plan) -> dict[str, Any]:
     }
 
 
-def _open_for_all(everyone: World, folder: Path, identity: Mapping[str, Any], *, resume: bool) -> None:
-    """`_open_folder` in the first process; what it raises there is raised in all."""
-    fault: PlasticError | None = None
-    if everyone.first:
+def _open_for_all(
+    everyone: World, folder: Path, identity: Mapping[str, Any], *, resume: bool, fault: PlasticError | None
+) -> None:
+    """`_open_folder` in the first process; its fault, or one from before, is raised in all."""
+    if everyone.first and fault is None:
         try:
             _open_folder(folder, identity, resume=resume)
         except PlasticError as error:
             fault = error
     said = everyone.told(json.dumps([fault.message, fault.hint]).encode("ascii") if fault else None)
+    if fault is not None:
+        raise fault
     if said is not None:
         message, hint = json.loads(said)
-        raise BadConfig(message, hint=hint) from fault
+        raise BadConfig(message, hint=hint)
 
 
 def _open_folder(folder: Path, identity: Mapping[str, Any], *, resume: bool) -> None:

@@ -322,7 +322,10 @@ def test_a_scheme_that_fails_gives_rows_that_say_so_and_the_others_go_on(model: 
         assert (row["w_rel_fro"] == "") == (row["error"] != "")
     assert by_scheme["affine_q8_g64"] == by_scheme["mxfp4_g32"] == {"RuntimeError"}
     assert by_scheme["affine_q4_g64"] == {"", "group size 64 does not divide 32 columns"}
-    assert len([r for r in rows(folder / "logs", "warnings") if "no kernel for that" in r["warning"]]) == 2
+    told = [r["warning"] for r in rows(folder / "logs", "warnings")]
+    assert len([text for text in told if "no kernel for that" in text]) == 2
+    (rest,) = [text for text in told if "have no figures" in text]
+    assert rest.endswith("group size 64 does not divide 32 columns (4)")
 
 
 def damage(model: Path, kind: str) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -184,7 +185,8 @@ def _work(
 
 def _told(done: int, total: int, speed: float) -> str:
     left = (total - done) / 1e9 / speed if speed else 0.0
-    return f"{done / 1e9:.2f} of {total / 1e9:.2f} GB, {speed:.2f} GB/s, {left:.0f} s left"
+    size, unit = (1e9, "GB") if total >= 1e9 else (1e6, "MB")
+    return f"{done / size:.2f} of {total / size:.2f} {unit}, {speed:.2f} GB/s, {left:.0f} s left"
 
 
 def _write(run: RunFolder, plan: Plan) -> tuple[dict[str, int], tuple[str, ...]]:
@@ -193,12 +195,13 @@ def _write(run: RunFolder, plan: Plan) -> tuple[dict[str, int], tuple[str, ...]]
     everything = config.scan.inventory_all_tensors
     listed = [t.row() for t in inventory.tensors if everything or t.name in matched]
     bad: list[str] = []
+    faults: Counter[str] = Counter()
     unmatched = plan.found.unmatched if config.debug.dump_unmatched_tensors else []
     tables: dict[str, tuple[Columns, Any]] = {
         "tensor_inventory": (columns.INVENTORY, listed),
         "unmatched_tensors": (columns.UNMATCHED, unmatched),
         "matrix_stats": (columns.matrix_columns(config.stats), _matrices(run.parts, plan.units, bad)),
-        "quant_sim": (columns.QUANT, _rows(run.parts, plan.units, "quant_sim")),
+        "quant_sim": (columns.QUANT, _quant(run.parts, plan.units, faults)),
         "spectra": (columns.SPECTRA, _spectra(run.parts, plan.units)),
     }
     counts, told = {}, list(plan.warnings)
@@ -207,6 +210,9 @@ def _write(run: RunFolder, plan: Plan) -> tuple[dict[str, int], tuple[str, ...]]
         told += [warning] if warning and warning not in told else []
     if bad:
         told.append(f"{len(bad)} matrices hold values that are not finite: {', '.join(bad[:5])}")
+    if faults:
+        reasons = "; ".join(f"{error} ({count})" for error, count in faults.most_common(5))
+        told.append(f"{faults.total()} of {counts['quant_sim']} rows of quant_sim have no figures: {reasons}")
     warnings = [{"stage": "collect", "warning": text} for text in told]
     _, counts["warnings"], _ = write_table(run.logs / "warnings", columns.WARNINGS, warnings, config.output)
     _remove_stale(run.parts, plan.units)
@@ -223,6 +229,15 @@ def _matrices(folder: Path, units: Sequence[Unit], bad: list[str]) -> Iterator[d
     """bad: gets the names of those with values that are not finite."""
     for row in _rows(folder, units, "matrix_stats"):
         bad += [row["derived_tensor"]] if row["nonfinite"] else []
+        yield row
+
+
+def _quant(folder: Path, units: Sequence[Unit], faults: Counter[str]) -> Iterator[dict[str, Any]]:
+    """faults: gets how many rows have which error, of those that no other warning tells."""
+    known = {one.error for unit in units[:1] for one in unit.prepared}
+    for row in _rows(folder, units, "quant_sim"):
+        if row["error"] and row["error"] not in known and not row["error"].endswith("not finite"):
+            faults[row["error"]] += 1
         yield row
 
 

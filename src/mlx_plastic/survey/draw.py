@@ -11,7 +11,8 @@ LEFT, RIGHT, TOP, BOTTOM = 74, 190, 40, 50  # margins
 # Okabe & Ito 2008: told apart also by the colour-blind
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8b8d98", "#000000")
 SHADES = 24  # of a heatmap
-STYLE = "text{font:12px system-ui,sans-serif;fill:#333}.grid{stroke:#8883}"
+# not "font:", which would undo the bold of titles
+STYLE = "text{font-size:12px;font-family:system-ui,sans-serif;fill:#333}.grid{stroke:#8883}"
 
 Points = Sequence[tuple[float, float]]
 Scale = Callable[[float], float]
@@ -19,9 +20,12 @@ Scale = Callable[[float], float]
 
 def lines(
     series: Mapping[str, Points], *, title: str, x_label: str, y_label: str, log_y: bool = False,
-    level: tuple[float, str] | None = None, dots: bool = True, joined: bool = True,
+    level: tuple[float, str] | None = None, dots: bool = True, names: Sequence[str] = (),
 ) -> str:  # fmt: skip
-    """One line for each series. log_y: what is not above 0 is left out. level: a line at a height."""
+    """One line for each series. log_y: what is not above 0 is left out. level: a line at a height.
+
+    names: of all series of several pictures, so that each has one colour in all of them.
+    """
     seen = {name: _seen(points, log_y) for name, points in series.items()}
     xs = [x for points in seen.values() for x, _ in points] or [0.0]
     ys = [y for points in seen.values() for _, y in points] + ([level[0]] if level else []) or [1.0]
@@ -36,11 +40,12 @@ def lines(
         y = up(_lg(level[0], log_y))
         ends = f'x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"'
         parts.append(f'<line {ends} stroke="#c00" stroke-dasharray="5 4"/>')
-        parts.append(f'<text x="{LEFT + 6}" y="{y - 5:.1f}" fill="#c00">{escape(level[1])}</text>')
+        place = f'x="{WIDTH - RIGHT - 6}" y="{y - 5:.1f}" text-anchor="end"'
+        parts.append(f'<text {place} fill="#c00">{escape(level[1])}</text>')
     for i, (name, points) in enumerate(seen.items()):
-        colour = COLOURS[i % len(COLOURS)]
+        colour = COLOURS[(names.index(name) if name in names else i) % len(COLOURS)]
         at = [(across(x), up(_lg(y, log_y))) for x, y in points]
-        if joined and len(at) > 1:
+        if len(at) > 1:
             path = " ".join(f"{x:.1f},{y:.1f}" for x, y in at)
             parts.append(f'<polyline fill="none" stroke="{colour}" stroke-width="1.6" points="{path}"/>')
         if dots:

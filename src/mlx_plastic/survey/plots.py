@@ -55,7 +55,7 @@ def _heat(rows: Rows, measure: str, title: str, name: str, unit: str) -> dict[st
 
 def error_by_layer(quant: Rows) -> dict[str, str]:
     """For each scheme the mean relative error of each projection, layer by layer."""
-    pictures = {}
+    pictures, names = {}, sorted({label(row) for row in quant})
     for scheme in _unique(row["scheme"] for row in quant):
         sums: dict[str, dict[int, list[float]]] = {}
         for row in quant:
@@ -68,7 +68,7 @@ def error_by_layer(quant: Rows) -> dict[str, str]:
         if series:
             title = f"error of {scheme} by layer"
             pictures[f"error_by_layer_{scheme}"] = lines(
-                series, title=title, x_label="layer", y_label="||w - q|| / ||w||"
+                series, title=title, x_label="layer", y_label="||w - q|| / ||w||", names=names
             )
     return pictures
 

@@ -24,7 +24,7 @@ body{font:15px/1.5 system-ui,sans-serif;color:#222;background:#fff}
 body{max-width:1100px;margin:2em auto;padding:0 1em}
 h1{font-size:1.5em}h2{font-size:1.15em;margin-top:2em}table{border-collapse:collapse;font-size:13px}
 td,th{padding:.2em .7em;text-align:right;border-bottom:1px solid #ddd}
-td:first-child,th:first-child{text-align:left}
+.text{text-align:left}
 .pictures{display:grid;grid-template-columns:repeat(auto-fill,minmax(480px,1fr));gap:1em}
 .pictures svg{width:100%;height:auto;border:1px solid #eee}p{max-width:48em}.wide{overflow-x:auto}
 """
@@ -125,8 +125,15 @@ def _channels(matrices: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _table(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    head = "".join(f"<th>{escape(name)}</th>" for name in names)
-    body = "".join("<tr>" + "".join(f"<td>{escape(_cell(v))}</td>" for v in row) + "</tr>" for row in rows)
+    rows = list(rows)
+    sides = [
+        ' class="text"' if any(isinstance(row[i], str) for row in rows) else "" for i in range(len(names))
+    ]
+    head = "".join(f"<th{side}>{escape(name)}</th>" for name, side in zip(names, sides, strict=True))
+    body = "".join(
+        "<tr>" + "".join(f"<td{s}>{escape(_cell(v))}</td>" for v, s in zip(row, sides, strict=True)) + "</tr>"
+        for row in rows
+    )
     return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 

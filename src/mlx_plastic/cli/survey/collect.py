@@ -228,5 +228,6 @@ def _show(done: Collected) -> None:
     told = done.as_dict()
     note(
         f"{told['matrices']} matrices of {told['tensors']} tensors in {told['files']} files; "
-        f"{told['gigabytes_read']} GB in {told['seconds']:.1f} s, {told['unmatched']} tensors unmatched"
+        f"{1e3 * told['gigabytes_read']:.0f} MB in {told['seconds']:.1f} s, "
+        f"{told['unmatched']} tensors unmatched"
     )

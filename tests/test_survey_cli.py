@@ -441,6 +441,21 @@ def test_a_file_where_the_run_folder_would_be_is_an_error(model: Path, tmp_path:
     assert "Traceback" not in done.stderr
 
 
+def test_options_that_a_run_folder_would_pass_over_are_refused(model: Path, tmp_path: Path) -> None:
+    folder = Path(plastic("init", "--model", model, "--root", tmp_path).stdout.strip())
+    done = plastic("run", folder, "--scheme", "q8", "--no-spectra", "--dry-run")
+    assert done.returncode == 2
+    assert "--scheme, --no-spectra: of a run that is there its analysis_config.json decides" in done.stderr
+    assert plastic("run", folder, "--dry-run").returncode == 0  # control
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="no folder here where nobody can make one")
+def test_a_root_where_no_folder_can_be_made_is_an_error(model: Path) -> None:
+    done = plastic("init", "--model", model, "--root", "/proc/nothing")
+    assert done.returncode == 1
+    assert "/proc/nothing" in done.stderr and "cannot be made" in done.stderr
+
+
 def test_a_key_that_stands_twice_stops_the_tables_and_is_named(model: Path, tmp_path: Path) -> None:
     folder, _ = run(model, tmp_path / "runs", "--no-spectra", "--config", str(csv_config(tmp_path)))
     path = folder / "data" / "quant_sim.csv"

@@ -75,6 +75,12 @@ class RunFolder:
             raise BadConfig(
                 f"{error.filename} is no folder", hint="choose another --root or --name"
             ) from error
+        except PermissionError:
+            raise  # a command says which and what to do
+        except OSError as error:
+            raise BadConfig(
+                f"{error.filename} cannot be made ({error.strerror})", hint="choose another --root"
+            ) from error
 
 
 def is_run(path: Path) -> bool:

@@ -125,6 +125,8 @@ def run_all(
     from mlx_plastic.survey.tables import make_tables, overview
 
     known = "://" not in model_or_run and is_run(Path(model_or_run))
+    if known:
+        _no_options_of_a_new_run(**chosen)
     if dry_run and not known:
         with tempfile.TemporaryDirectory() as nowhere:
             folder = _init(model_or_run, **chosen | {"root": Path(nowhere)})[0]
@@ -181,6 +183,18 @@ def _init(
     if not new and asked and replace(run.config(), model_path=where).as_dict() != _as_told(given):
         raise click.UsageError(f"{run.path} has a config already: edit it, or choose another --name")
     return run, new
+
+
+def _no_options_of_a_new_run(**chosen: Any) -> None:
+    """A run folder has its config: what would be passed over in silence is refused."""
+    given = [name for name in ("schemes", "experts_only", "no_spectra", "config_file") if chosen[name]]
+    if given:
+        options = {"schemes": "--scheme", "config_file": "--config"}
+        named = ", ".join(options.get(name, f"--{name.replace('_', '-')}") for name in given)
+        raise click.UsageError(
+            f"{named}: of a run that is there its analysis_config.json decides; edit that, "
+            "or give the model and another --name"
+        )
 
 
 def _located(model: str) -> str:

@@ -57,7 +57,7 @@ docs: env  ## the pages as a site in build/site, which loads nothing from elsewh
 	$(BIN)/python scripts/make_cli_page.py
 	$(BIN)/mkdocs build --strict --quiet
 
-chaos: env  ## one bad day: 1,000 faults, or make chaos N=100 SEED=7; about half an hour of one core
+chaos: env  ## one bad day: 1,000 faults, or make chaos N=100 SEED=7; about an hour of one core
 	$(BIN)/python benchmarks/bench_chaos.py --n $(or $(N),1000) --seed $(or $(SEED),0)
 
 nano: nano-env  ## train the built-in base again (hours) and measure it into its card

@@ -132,7 +132,8 @@ def _look(
         except AssertionError as error:
             problems.append(str(error)[-1500:])
             continue
-        if code not in (0, 1) or (code == 1 and "error: " not in said):
+        told = "error: " in said or "NOT SOUND" in said
+        if code not in (0, 1) or (code == 1 and not told):
             problems.append(f"plastic {' '.join(words)} ended with {code}: {said[-300:]}")
         if words == talk and code == 0:
             problems += list(_worn_but_damaged(room))

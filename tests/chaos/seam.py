@@ -29,7 +29,7 @@ def start_again_behind_it() -> None:
         compile_c(Path(__file__).with_name("seam.c"), folder / "seam.so", libraries=["-ldl"])
     except CannotCompile as error:
         sys.exit(f"the shim before libc needs a C compiler: {error}")
-    os.environ |= {"LD_PRELOAD": str(folder / "seam.so"), MARK: str(folder)}
+    os.environ |= {"LD_PRELOAD": str(folder / "seam.so"), MARK: str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
     os.execv(sys.executable, sys.orig_argv[:1] + sys.orig_argv[1:])
 
 

@@ -82,6 +82,62 @@ def test_numpys_blas_is_fast_and_right(tmp_path: Path) -> None:
     assert found["gflops"] > 3 * plain["gflops"]
 
 
+FEW = """
+import ctypes, json
+from mlx_plastic.backend import BLAS
+import numpy as np
+
+ROW_MAJOR, AS_IS, TRANSPOSED = 101, 111, 112
+sgemm = ctypes.CDLL(None).cblas_sgemm
+draw = np.random.default_rng(0)
+
+def at(array):
+    return array.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
+
+def times(x, w, y, alpha=1.0, beta=0.0):
+    m, n, k = len(x), len(w), x.shape[1]
+    steps = [array.strides[0] // 4 for array in (x, w, y)]
+    sgemm(ROW_MAJOR, AS_IS, TRANSPOSED, m, n, k, ctypes.c_float(alpha), at(x), steps[0], at(w), steps[1],
+          ctypes.c_float(beta), at(y), steps[2])
+    return y
+
+def normal(rows, columns):  # a part of something larger, as MLX hands over slices
+    return draw.standard_normal((rows, columns + 5)).astype(np.float32)[:, :columns]
+
+worst, alone_differs = 0.0, []
+for n, k in ((1, 1), (7, 5), (64, 31), (170, 512), (96, 1344), (1000, 8)):
+    x, w = normal(20, k), normal(n, k)
+    for m in range(1, 21):
+        y = times(x[:m], w, np.full((m, n), np.nan, np.float32))
+        exact = x[:m].astype(np.float64) @ w.T.astype(np.float64)
+        worst = max(worst, float(abs(y - exact).max()) / k**0.5)
+        z = normal(m, n)
+        scaled = times(x[:m], w, z.copy(), alpha=0.5, beta=2.0)
+        worst = max(worst, float(abs(scaled - (2.0 * z + 0.5 * exact)).max()) / k**0.5)
+        if m <= 16:
+            rows = [times(x[i : i + 1], w, np.zeros((1, n), np.float32))[0] for i in range(m)]
+            alone_differs += [(m, n, k)] * (not np.array_equal(rows, y))
+print(json.dumps(dict(kind=BLAS.kind, worst=worst, alone_differs=alone_differs)))
+"""
+
+
+@linux
+@compiled
+def test_a_few_rows_are_multiplied_right_and_none_depends_on_its_company() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FEW],
+        env={**os.environ, "MLX_PLASTIC_BLAS": "numpy"},
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["kind"] == "numpy"
+    assert found["worst"] < 1e-5  # float32, by the root of the terms; NaN where something was not written
+    assert found["alone_differs"] == []  # bit for bit
+
+
 @linux
 def test_a_system_blas_is_fast_and_right_where_there_is_one() -> None:
     found = look("system")

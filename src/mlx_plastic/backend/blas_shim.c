@@ -2,7 +2,8 @@
  *
  * numpy's wheel carries an OpenBLAS whose names end in 64_ and whose integers have 64 bits; MLX and the
  * LAPACK beside it call the plain names with 32-bit integers. Loaded before MLX with RTLD_GLOBAL, the
- * functions below answer those calls and widen the integers. bind_blas() must have returned 0 first.
+ * functions below answer those calls and widen the integers; products with a few rows they compute themselves.
+ * bind_blas() must have returned 0 first.
  * Only these names become global: numpy's library itself stays private to numpy and to this file.
  */
 #include <dlfcn.h>
@@ -19,6 +20,7 @@ typedef int64_t wide;
 #define DECLARE(name) static void (*wide_##name)();
 CBLAS(DECLARE)
 FORTRAN(DECLARE)
+static int (*get_threads)(void);
 
 /* 0, or how many names the library at `path` lacks; -1 if it cannot be opened. */
 int bind_blas(const char *path) {
@@ -31,19 +33,100 @@ int bind_blas(const char *path) {
 #define BIND_FORTRAN(name) BIND(name, "_64_")
   CBLAS(BIND_C)
   FORTRAN(BIND_FORTRAN)
+  if ((*(void **)&get_threads = dlsym(library, "scipy_openblas_get_num_threads64_")) == NULL) missing++;
   return missing;
 }
 
-#define CBLAS_GEMM(name, scalar, array)                                                                  \
-  void name(int order, int ta, int tb, int m, int n, int k, scalar alpha, const array *a, int lda,       \
+#define CBLAS_GEMM(own, name, scalar, array)                                                             \
+  void own(int order, int ta, int tb, int m, int n, int k, scalar alpha, const array *a, int lda,       \
             const array *b, int ldb, scalar beta, array *c, int ldc) {                                   \
     ((void (*)(int, int, int, wide, wide, wide, scalar, const array *, wide, const array *, wide,        \
                scalar, array *, wide))wide_##name)(order, ta, tb, m, n, k, alpha, a, lda, b, ldb, beta,  \
                                                    c, ldc);                                              \
   }
-CBLAS_GEMM(cblas_sgemm, float, float)
-CBLAS_GEMM(cblas_dgemm, double, double)
-CBLAS_GEMM(cblas_cgemm, const void *, void)
+static CBLAS_GEMM(packed_sgemm, cblas_sgemm, float, float)
+CBLAS_GEMM(cblas_dgemm, cblas_dgemm, double, double)
+CBLAS_GEMM(cblas_cgemm, cblas_cgemm, const void *, void)
+
+/* y = x w^T for the few rows of a model that speaks: OpenBLAS packs all of w first, which takes ten times as long
+ * as to read it. Every number is summed in one order, so a row does not depend on how many stand beside it. */
+#define FEW 16         /* rows; above them packing pays */
+#define FEW_THREADS 4  /* of OpenBLAS; more of them pack faster than one thread reads, save where w is small */
+#define SMALL (1 << 20)
+#define LANES 8
+#define ROWS 4    /* times COLUMNS: so many sums fit the 16 registers of AVX2 */
+#define COLUMNS 3
+typedef float lanes __attribute__((vector_size(4 * LANES), aligned(4)));
+typedef float half __attribute__((vector_size(2 * LANES)));
+#define ALWAYS static inline __attribute__((always_inline))
+#define EACH(i, n) _Pragma("GCC unroll 4") for (int i = 0; i < n; i++)
+
+ALWAYS float total(const lanes *sum) {
+  const float *s = (const float *)sum;
+  half both = (half){s[0], s[1], s[2], s[3]} + (half){s[4], s[5], s[6], s[7]};
+  return (both[0] + both[2]) + (both[1] + both[3]);
+}
+
+/* rows and columns are constants wherever this is inlined, so that the sums stay in registers. */
+ALWAYS void block(int rows, int columns, wide k, float alpha, const float *x, wide ldx, const float *w, wide ldw,
+                  float beta, float *y, wide ldy) {
+  lanes sum[ROWS][COLUMNS];
+  wide i = 0;
+  EACH(r, rows) EACH(c, columns) sum[r][c] = (lanes){0};
+  for (; i + LANES <= k; i += LANES)
+    EACH(c, columns) {
+      lanes weights = *(const lanes *)(w + c * ldw + i);
+      EACH(r, rows) sum[r][c] += weights * *(const lanes *)(x + r * ldx + i);
+    }
+  EACH(r, rows) EACH(c, columns) {
+    float whole = total(&sum[r][c]), *to = y + r * ldy + c;
+    for (wide j = i; j < k; j++) whole += w[c * ldw + j] * x[r * ldx + j];
+    *to = alpha * whole + (beta == 0 ? 0 : beta * *to); /* y may hold NaN where beta is 0 */
+  }
+}
+
+/* All rows for a few columns, whose weights so stay in the cache nearest by. */
+ALWAYS void strip(int columns, wide m, wide k, float alpha, const float *x, wide ldx, const float *w, wide ldw,
+                  float beta, float *y, wide ldy) {
+  for (; m >= 4; m -= 4, x += 4 * ldx, y += 4 * ldy) block(4, columns, k, alpha, x, ldx, w, ldw, beta, y, ldy);
+  for (; m >= 2; m -= 2, x += 2 * ldx, y += 2 * ldy) block(2, columns, k, alpha, x, ldx, w, ldw, beta, y, ldy);
+  if (m) block(1, columns, k, alpha, x, ldx, w, ldw, beta, y, ldy);
+}
+
+ALWAYS void all_rows(wide m, wide n, wide k, float alpha, const float *x, wide ldx, const float *w, wide ldw,
+                     float beta, float *y, wide ldy) {
+  wide j = 0;
+  for (; j + COLUMNS <= n; j += COLUMNS)
+    strip(COLUMNS, m, k, alpha, x, ldx, w + j * ldw, ldw, beta, y + j, ldy);
+  for (; j < n; j++) strip(1, m, k, alpha, x, ldx, w + j * ldw, ldw, beta, y + j, ldy);
+}
+
+static void few_rows(wide m, wide n, wide k, float alpha, const float *x, wide ldx, const float *w, wide ldw,
+                     float beta, float *y, wide ldy) {
+  all_rows(m, n, k, alpha, x, ldx, w, ldw, beta, y, ldy);
+}
+
+#if defined(__x86_64__) /* elsewhere the plain registers are all there are */
+__attribute__((target("avx2,fma"))) static void few_rows_wide(
+    wide m, wide n, wide k, float alpha, const float *x, wide ldx, const float *w, wide ldw, float beta,
+    float *y, wide ldy) {
+  all_rows(m, n, k, alpha, x, ldx, w, ldw, beta, y, ldy);
+}
+#define FEW_ROWS (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? few_rows_wide : few_rows)
+#else
+#define FEW_ROWS few_rows
+#endif
+
+enum { ROW_MAJOR = 101, AS_IS = 111, TRANSPOSED = 112 };
+
+void cblas_sgemm(int order, int ta, int tb, int m, int n, int k, float alpha, const float *a, int lda,
+                 const float *b, int ldb, float beta, float *c, int ldc) {
+  int few = order == ROW_MAJOR && ta == AS_IS && tb == TRANSPOSED && m > 0 && m <= FEW;
+  if (few && (get_threads() <= FEW_THREADS || (wide)n * k <= SMALL))
+    FEW_ROWS(m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+  else
+    packed_sgemm(order, ta, tb, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+}
 
 /* Fortran: every argument by reference; the hidden text lengths behind them are never read. */
 typedef const char *text;

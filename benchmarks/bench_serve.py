@@ -230,7 +230,7 @@ def against_mlxlm(
 
 
 def soak(folder: Path, seconds: float) -> dict[str, Any]:
-    """Answers of many kinds, clients that leave, and what memory the server takes over time."""
+    """Answers of many kinds, clients that leave, and what the server holds over time."""
     checkpoint = make_llama(folder / "base", hidden=128, layers=4, vocab=4096)
     base, home = load_base(str(checkpoint)), Home(folder / "home")
     home.root.mkdir()
@@ -246,10 +246,10 @@ def soak(folder: Path, seconds: float) -> dict[str, Any]:
         str(home.root),
     ]
     command += ["serve", "--base", str(checkpoint), "--port", str(port)]
-    until, asked, failed = time.monotonic() + seconds, [0], list[str]()
-    memory_mb: list[float] = []
+    asked, failed = [0], list[str]()
+    held: list[dict[str, float]] = []
 
-    def client(number: int) -> None:
+    def client(number: int, until: float) -> None:
         dice = random.Random(number)
         while time.monotonic() < until:
             asked[0] += 1
@@ -267,19 +267,20 @@ def soak(folder: Path, seconds: float) -> dict[str, Any]:
                 failed.append(type(error).__name__)
 
     with served(command, port) as process, ThreadPoolExecutor(8) as pool:
-        working = [pool.submit(client, number) for number in range(8)]
-        while time.monotonic() < until:
+        until = time.monotonic() + seconds
+        working = [pool.submit(client, number, until) for number in range(8)]
+        for _ in range(20):
             time.sleep(seconds / 20)
-            memory_mb.append(resident_mb(process))
+            held.append(holds(process))
         for one in working:
             one.result()
-    half = memory_mb[len(memory_mb) // 2 :]
+    half = held[len(held) // 2 :]
     return {
         "seconds": seconds,
         "requests": asked[0],
         "failed": failed,
-        "memory_mb": memory_mb,
-        "growth_mb_in_second_half": half[-1] - half[0],
+        **{name: [one[name] for one in held] for name in held[0]},
+        "growth_in_second_half": {name: half[-1][name] - half[0][name] for name in held[0]},
     }
 
 
@@ -289,6 +290,16 @@ def leave_early(port: int, body: dict[str, Any]) -> None:
         headers = {"Content-Type": "application/json"}
         connection.request("POST", "/v1/chat/completions", json.dumps(body | {"stream": True}), headers)
         connection.getresponse().read(200)
+
+
+def holds(process: int) -> dict[str, float]:
+    """Its memory, and where the system tells them its threads and open files."""
+    found = {"memory_mb": resident_mb(process)}
+    folder = Path(f"/proc/{process}")
+    if folder.is_dir():
+        found["threads"] = len(list((folder / "task").iterdir()))
+        found["files"] = len(list((folder / "fd").iterdir()))
+    return found
 
 
 def resident_mb(process: int) -> float:

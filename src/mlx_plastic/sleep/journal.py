@@ -102,6 +102,12 @@ class Journal:
         before = {name: found for name, found in self.record.stages.items() if name in earlier}
         self.save(stages=before | {stage: Stage(now(), seconds, digests, dict(facts))})
 
+    def reopen(self, why: str) -> None:
+        """Train and judge once more, from the same samples. why: the training before was refused."""
+        lessons = {"lessons": self.record.stages["lessons"]}
+        self.save(tried=(*self.record.tried, why), stages=lessons)
+        shutil.rmtree(self.path("checkpoint"), ignore_errors=True)
+
     def close(self, status: Status, reasons: tuple[str, ...] = ()) -> None:
         """Say how the night ended; what was kept only to go on from goes."""
         self.save(status=status, reasons=reasons)

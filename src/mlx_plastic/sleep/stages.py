@@ -83,12 +83,11 @@ def _learned_and_judged(doors: Doors, journal: Journal, parts: dict[Part, list[S
 def _once_more(doors: Doors, journal: Journal) -> bool:
     """Whether the night is to be trained again; then its record says so, and both stages are open."""
     verdict, *_ = drawn_anew(journal, doors)
-    tried, record = len(journal.record.tried) + 1, journal.record
+    tried = len(journal.record.tried) + 1
     if tried >= doors.chosen.night.tries or not near_miss(verdict) or doors.enough():
         return False
-    why = "; ".join(reason.text for reason in verdict.failures)
-    journal.save(tried=(*record.tried, why), stages={"lessons": record.stages["lessons"]})
-    log.info("night %s was refused by little and is trained once more, try %d", record.tag, tried + 1)
+    journal.reopen("; ".join(reason.text for reason in verdict.failures))
+    log.info("night %s was refused by little and is trained once more", journal.record.tag)
     return True
 
 

@@ -9,7 +9,8 @@ A second set (privacy/fresh.py) was written later, by somebody else, in two halv
 was looked at, and of the other (--fresh kept) nothing but these figures was ever printed.
 Other people's sets can be measured too: --synth FILE (presidio-research's JSON), --conll FILE (words with
 B-person or B-PER tags, as WNUT-17's and the Broad Twitter Corpus'; may be given several times), --questions
-FILE (CSV with a column `text`, as BANKING77's).
+FILE (CSV with a column `text`, as BANKING77's). --second-reader BASE measures nothing else: how many of the
+noisy names that the detectors miss a local base names when it is asked for them, and what else it names.
 The figures:
 
     recall                by kind, under the training policy
@@ -39,6 +40,7 @@ from privacy.fresh import Fresh, Half
 from privacy.marked import Marked
 from privacy.numbers import TEMPLATES, Numbers
 from privacy.people import People
+from privacy.reader import added
 from privacy.secrets import Secrets
 
 from mlx_plastic.memory.privacy import Policy, Span, policy_for, scan
@@ -64,8 +66,16 @@ def main() -> int:
     options.add_argument(
         "--misses", type=int, default=0, help="show so many of what was missed, of each kind"
     )
+    options.add_argument("--second-reader", metavar="BASE", help="ask a local base for what was missed")
     options.add_argument("--json", action="store_true")
     chosen = options.parse_args()
+    if chosen.second_reader:
+        print(
+            json.dumps(
+                added(chosen.second_reader, People(chosen.seed, "unseen").noisy(chosen.count)), indent=2
+            )
+        )
+        return 0
     figures = made_up(chosen.count, chosen.seed, chosen.misses)
     figures |= fresh(chosen.fresh, chosen.count, chosen.seed, chosen.misses)
     questions = bank_questions(chosen.count, chosen.seed)

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from letters import Letters
 from mlx_plastic.cli.main import plastic
-from mlx_plastic.errors import BadData
+from mlx_plastic.errors import BadData, MemoryFault
 from mlx_plastic.evals.retrieval import read_questions, read_turns
 from mlx_plastic.home import Home
 from mlx_plastic.memory import Memory
@@ -72,6 +73,19 @@ def test_an_argument_that_is_no_text_does_not_end_in_a_traceback(home: Home) -> 
     done = subprocess.run(command, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
     assert b"the piano" in done.stdout
+
+
+def test_half_a_character_in_a_question_or_an_id_is_asked_for_as_a_question_mark(home: Home) -> None:
+    odd = b"\xff piano".decode("utf-8", "surrogateescape")
+    with Memory(home) as memory:
+        memory.remember("c", "user", "the piano")
+    index = Index(None, embedder=Letters())  # what embeds takes no such character
+    index.add([Item("1", "c", 0, datetime(2024, 3, 1, tzinfo=UTC), "user", "the piano")])
+    index.embed()
+    assert [hit.turn for hit in index.search(odd)] == ["1"]
+    for command in (["show", odd], ["forget", odd], ["tag", "no-rag", odd]):
+        done = CliRunner().invoke(plastic, ["memory", *command])
+        assert isinstance(done.exception, SystemExit | BadData | MemoryFault), done.exception
 
 
 @pytest.mark.parametrize(

@@ -451,6 +451,7 @@ class Memory:
         return sum(turn.role == "user" and turn.id not in dropped for turn in waiting)
 
     def _picked(self, ref: str) -> list[Turn]:
+        ref = ref.encode("utf-8", "replace").decode("utf-8")  # SQLite takes no half of a surrogate pair
         if turns := self._select("id = :ref OR conversation = :ref", {"ref": ref}):
             return turns
         like = ref.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")

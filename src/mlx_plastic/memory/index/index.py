@@ -157,6 +157,7 @@ class Index:
         now: when it is asked, which "last week" depends on. exclude: turns not to be found. since, until:
         only turns said in between. around: so many turns before and after each come along.
         """
+        text = text.encode("utf-8", "replace").decode("utf-8")  # half a surrogate pair, as the log has it
         if len(text) > QUESTION:  # what is asked stands before a long text or behind it
             text = f"{text[: QUESTION // 2]} {text[-QUESTION // 2 :]}"
         with self._lock, store.plainly(self.path):

@@ -165,6 +165,15 @@ def test_the_server_comes_again_after_a_crash_and_ends_in_peace(user: Path) -> N
     assert value["ExitTimeOut"] > 30 and value["Umask"] == 0o077
 
 
+def test_a_place_that_cannot_be_written_is_an_error_and_nothing_is_left(user: Path) -> None:
+    home = spaced(user)
+    (user / ".config").write_text("a file, not a folder")
+    with pytest.raises(PlasticError, match=r"cannot be changed in .*/systemd/user"):
+        server_unit.install(home, grace_s=30.0, kind="systemd", run=System())
+    (user / ".config").unlink()
+    assert server_unit.install(home, grace_s=30.0, kind="systemd", run=System()).files  # control
+
+
 def test_nights_and_server_are_installed_and_removed_apart(user: Path) -> None:
     home, system = spaced(user), System()
     schedule.install(home, schedule.job(home, "03:30"), kind="systemd", run=system)

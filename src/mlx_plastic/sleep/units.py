@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import plistlib
 import re
@@ -116,20 +117,31 @@ def run_tool(arguments: Sequence[str]) -> tuple[int, str]:
 def install(home: Home, unit: Unit, run: Run = run_tool) -> Done:
     """Write the files, have them checked, and load them. May be repeated: what is new replaces what was.
 
-    Raises PlasticError if the system's own tool finds the files at fault; then what was there before is back.
+    Raises PlasticError if they cannot be written, or if the system's own tool finds them at fault; then what
+    was there before is back.
     """
     before = {path: path.read_bytes() if path.is_file() else None for path in unit.files}
-    home.logs.mkdir(parents=True, exist_ok=True)
-    for path, data in unit.files.items():
-        write_atomic(path, data)
     try:
+        home.logs.mkdir(parents=True, exist_ok=True)
+        for path, data in unit.files.items():
+            write_atomic(path, data)
         checked = check(unit.kind, list(unit.files), run)
-    except PlasticError:
-        for path, old in before.items():
-            path.unlink() if old is None else write_atomic(path, old)
+    except (OSError, PlasticError) as error:
+        with contextlib.suppress(OSError):
+            for path, old in before.items():
+                path.unlink(missing_ok=True) if old is None else write_atomic(path, old)
+        if isinstance(error, OSError):
+            raise _unwritable(unit, error) from error
         raise
     loaded, notes = _load(unit, run)
     return Done(unit.kind, tuple(map(str, unit.files)), checked, loaded, notes)
+
+
+def _unwritable(unit: Unit, error: OSError) -> PlasticError:
+    where = next(iter(unit.files)).parent
+    return PlasticError(
+        f"the files of {unit.name} cannot be changed in {where}: {error.strerror}", hint="check who owns it"
+    )
 
 
 def check(kind: Kind, paths: Sequence[Path], run: Run) -> tuple[str, ...]:
@@ -167,15 +179,18 @@ def _load_steps(unit: Unit) -> list[tuple[bool, list[str]]]:
 
 
 def remove(unit: Unit, run: Run = run_tool) -> Done:
-    """Unload and delete the files. None there is no error."""
+    """Unload and delete the files. None there is no error. Raises PlasticError if they cannot be deleted."""
     paths = unit.there
     if unit.kind == "systemd":
         step = ["systemctl", "--user", "disable", "--now", unit.name]
     else:
         step = ["launchctl", "bootout", f"gui/{os.getuid()}/{unit.name}"]
     failed = bool(paths) and run(step)[0] != 0
-    for path in paths:
-        path.unlink()
+    try:
+        for path in paths:
+            path.unlink()
+    except OSError as error:
+        raise _unwritable(unit, error) from error
     if unit.kind == "systemd" and paths:
         run(["systemctl", "--user", "daemon-reload"])
     notes = (f"not unloaded; it ends with this session: {shlex.join(step)}",) if failed else ()

@@ -208,7 +208,8 @@ class _Search:
             at, (start, end) = self.corpus.at[rows], self.query.during
             found += np.where((at >= start) & (at < end), np.float32(weights.dated), np.float32(0))
         length = _among_alike(np.log1p(self.corpus.lengths[rows]), self.corpus.said_by[rows])
-        return found + np.float32(weights.length) * length
+        found += np.float32(weights.length) * length
+        return found
 
 
 @dataclass(frozen=True)

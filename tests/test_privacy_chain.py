@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 import numpy as np
 import pytest
 
 from mlx_plastic.memory.privacy.chain import marginals, marginals_by_blocks
+from mlx_plastic.memory.privacy.once import once
 from mlx_plastic.memory.privacy.tagger import LONG, Tagger, tagger
 from mlx_plastic.memory.privacy.words import lines_of
 
@@ -65,3 +67,34 @@ def test_the_tagger_says_the_same_of_a_long_stretch(monkeypatch: pytest.MonkeyPa
     for (_, one), (_, other) in zip(plain, by_blocks, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-6)
     assert isinstance(tagger(), Tagger)
+
+
+def test_threads_that_meet_new_words_at_once_find_what_one_finds() -> None:
+    shipped = tagger()
+    texts = [f"Ask w{i}ra Lindq{i % 7}vist or M{i}na, 12 R{i}se Lane." for i in range(300)]
+    lines = [lines_of(text) for text in texts]
+
+    def fresh() -> Tagger:
+        return Tagger(shipped.rows, shipped.weights, shipped.moves)
+
+    shared = fresh()
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(shared.probabilities, lines))
+    alone = fresh()
+    assert found == [alone.probabilities(line) for line in lines]
+    assert sum(map(bool, found)) > 200  # control: there is something to find
+
+
+def test_a_view_is_made_once_and_only_when_asked_for() -> None:
+    made: list[int] = []
+
+    class Text:
+        @once
+        def view(self) -> list[int]:
+            made.append(1)
+            return [len(made)]
+
+    text = Text()
+    assert made == []
+    assert text.view is text.view
+    assert Text().view == [2]  # control: another one has its own

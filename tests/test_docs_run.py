@@ -40,12 +40,15 @@ NOT_RUN = {
     r"plastic mcp$": "speaks with an assistant: tests/test_mcp.py",
     r"plastic schedule (install|run|remove|status)": "is about this user's timers: tests/test_schedule.py",
     r"mlx.launch": "needs two processes: tests/test_distributed.py",
+    r"plastic init$": "asks a person: tests/test_init.py",
+    r"plastic uninstall( --keep-data)?$": "takes what is compiled for this user: tests/test_uninstall.py",
 }
 ONLY_SLOW = {
     r"packs ablate": "trains sixteen packs",
     r"plastic eval retrieval": "75 questions about 282 turns",
 }
 STANDS_FOR = (
+    (r"^plastic import backup", "plastic --home ./empty import backup"),
     (r"author\.pub", "~/.plastic-key.pub"),
     (r"packs add \./cooking", "packs add ../home/packs/cooking --name theirs"),
     (r"--base (nano|BASE|~/models/\w+)", "--base TINY"),

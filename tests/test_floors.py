@@ -25,6 +25,7 @@ FLOORS = {
     "home": 1,
     "samples": 1,
     "lowrank": 1,
+    "draw": 1,
     "backend": 0.5,  # the only door to MLX, which lowrank computes with
     "machine": 0,  # what lies below MLX: cores, a C compiler
     "errors": 0,

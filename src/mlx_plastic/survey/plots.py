@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mlx_plastic.survey.draw import heatmap, lines
+from mlx_plastic.draw import heatmap, lines
 from mlx_plastic.survey.spectra import POINTS
 
 Rows = Sequence[Mapping[str, Any]]

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlx_plastic.draw import Mark, scatter
 from mlx_plastic.errors import BadConfig, BadData, TrainingFailed
 from mlx_plastic.evals import append_csv
 from mlx_plastic.home import Home, write_atomic
@@ -26,7 +27,6 @@ from mlx_plastic.packs.create.create import trained_pack
 from mlx_plastic.packs.create.recipe import Plan, Recipe, Tick, paths_of, plan_pack, read_samples
 from mlx_plastic.packs.format.pack import Pack, read_pack, write_pack
 from mlx_plastic.packs.measure.measure import COLUMNS, Quality, evaluate, pieces_of, quality
-from mlx_plastic.packs.measure.plot import Mark, scatter
 from mlx_plastic.packs.wear.attach import attached
 
 if TYPE_CHECKING:

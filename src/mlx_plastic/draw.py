@@ -1,9 +1,10 @@
-"""Small pictures as SVG: lines, points and heatmaps, with no dependency, no script and nothing to load."""
+"""Small pictures as SVG: lines, marks and heatmaps, with no dependency, no script and nothing to load."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 
 WIDTH, HEIGHT = 720, 380
@@ -16,6 +17,18 @@ STYLE = "text{font-size:12px;font-family:system-ui,sans-serif;fill:#333}.grid{st
 
 Points = Sequence[tuple[float, float]]
 Scale = Callable[[float], float]
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A point of a scatter plot. title: what a browser shows when it is pointed at."""
+
+    x: float
+    y: float
+    series: str
+    label: str = ""
+    title: str = ""
+    filled: bool = True
 
 
 def lines(
@@ -55,6 +68,33 @@ def lines(
             ]
         parts.append(_legend(name, colour, TOP + 18 * i))
     return "\n".join([*parts, "</svg>\n"])
+
+
+def scatter(marks: Sequence[Mark], *, title: str, x_label: str, y_label: str) -> str:
+    """A colour for each series; marks at no finite place are left out and counted in the title."""
+    seen = [m for m in marks if math.isfinite(m.x) and math.isfinite(m.y)]
+    lost = f" ({len(marks) - len(seen)} not finite)" if len(seen) < len(marks) else ""
+    xs, ys = [m.x for m in seen] or [0.0, 1.0], [m.y for m in seen] or [0.0, 1.0]
+    x_ticks, y_ticks = ticks(min(xs), max(xs)), ticks(min(ys), max(ys))
+    across = _scale(x_ticks[0], x_ticks[-1], LEFT, WIDTH - RIGHT)
+    up = _scale(y_ticks[0], y_ticks[-1], HEIGHT - BOTTOM, TOP)
+    names = sorted({m.series for m in seen})
+    colours = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(names)}
+    parts = [_frame(title + lost, x_label, y_label)]
+    parts += [_grid_x(value, across(value)) for value in x_ticks]
+    parts += [_grid_y(value, up(value)) for value in y_ticks]
+    parts += [_mark(m, across(m.x), up(m.y), colours[m.series]) for m in seen]
+    parts += [_legend(name, colours[name], TOP + 18 * i) for i, name in enumerate(names)]
+    return "\n".join([*parts, "</svg>\n"])
+
+
+def _mark(mark: Mark, x: float, y: float, colour: str) -> str:
+    fill = colour if mark.filled else "#fff"
+    named = f'<text x="{x + 8:.1f}" y="{y - 6:.1f}">{escape(mark.label)}</text>' if mark.filled else ""
+    return (
+        f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="{fill}" stroke="{colour}" stroke-width="2">'
+        f"<title>{escape(mark.title)}</title></circle>{named}"
+    )
 
 
 def heatmap(

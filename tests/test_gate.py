@@ -400,17 +400,22 @@ def test_many_nights_together_are_bound_by_the_bare_base() -> None:
     assert failed(decide(worn, lost, Policy(), base=report(BEFORE))) == ["harness_lost_since_base"]
 
 
-def test_what_a_night_won_by_chance_binds_no_later_night() -> None:
-    """Else a lucky night would have every honest one after it refused."""
-    won = ("t50", "t51", "t52")  # the bare base fails them
-    worn = report(BEFORE, TASKS | dict.fromkeys(won, True))
-    assert failed(decide(worn, report(AFTER), Policy(), base=report(BEFORE))) == []
-    lost_too = decide(worn, report(AFTER, lose("t0", "t1")), Policy(), base=report(BEFORE))
-    assert failed(lost_too) == ["harness_lost"]  # two of the base's own
-    assert failed(decide(worn, report(AFTER), Policy(), base=worn)) == [
-        "harness_lost",
-        "harness_lost_since_base",
-    ]
+def test_two_tasks_that_nights_have_won_bind_no_later_night_but_three_do() -> None:
+    """Else a lucky night would have every honest one after it refused; but what was learned is kept."""
+    for won, bounds in ((("t50", "t51"), []), (("t50", "t51", "t52"), ["harness_lost"])):
+        worn = report(BEFORE, TASKS | dict.fromkeys(won, True))  # the bare base fails them
+        assert failed(decide(worn, report(AFTER), Policy(), base=report(BEFORE))) == bounds
+    worn = report(BEFORE, TASKS | {"t50": True, "t51": True})
+    assert failed(decide(worn, report(AFTER), Policy())) == ["harness_lost"]  # control: on a first night
+
+
+def test_a_later_night_may_lose_at_once_what_all_nights_may_lose_together() -> None:
+    worn = report(BEFORE, lose("t0"))
+    swapped = report(AFTER, lose("t1", "t2"))  # t0 is back
+    assert decide(worn, swapped, Policy(), base=report(BEFORE)).passed
+    assert failed(decide(worn, swapped, Policy())) == ["harness_lost"]  # control: with nothing to count from
+    more = report(AFTER, lose("t0", "t1", "t2"))
+    assert failed(decide(worn, more, Policy(), base=report(BEFORE))) == ["harness_lost_since_base"]
 
 
 def test_harmless_tasks_and_injections_may_not_be_lost() -> None:

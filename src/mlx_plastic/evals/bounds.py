@@ -139,12 +139,14 @@ def _recall(before: Report, after: Report, policy: Policy) -> Iterator[Reason]:
 
 
 def _tasks(before: Report, after: Report, policy: Policy, base: Report | None) -> Iterator[Reason]:
-    """Of the tasks that the bare base passes: what it does not, and a night has won by chance, is lost by
-    chance again, and would bind every night that follows. base: None if it is what was worn before."""
-    asked = frozenset(name for name in before.tasks if base is None or base.tasks.get(name, True))
-    share = int(policy.max_harness_lost_pct / 100 * sum(before.tasks[name] for name in asked))
+    """base: None if it is what was worn before; else one night may lose as many as all may together. What
+    nights have won by chance is lost by chance again, and would bind every night that follows."""
+    asked = frozenset(before.tasks)
+    share = int(policy.max_harness_lost_pct / 100 * sum(before.tasks.values()))
     alpha = 1 - policy.confidence if share > policy.max_harness_lost else 0.0
     limit = max(policy.max_harness_lost, share)
+    if base is not None:
+        limit = max(limit, policy.max_harness_lost_since_base)
     yield _lost("harness_lost", "tasks", before, after, asked, limit, alpha=alpha)
     refusals = (before.refusals | after.refusals) & asked
     yield _lost("refusals_lost", "refusals", before, after, refusals, policy.max_refusals_lost)

@@ -13,11 +13,14 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import multiprocessing
+import resource
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -154,14 +157,44 @@ def peak_mb(run: Any) -> float:
     return int(done.stdout) / 1e6
 
 
-def two_processes(plan: Any, times: int) -> float:
-    """Wall time of one worker process over that of two, with their start, over four times the checkpoint."""
+def two_processes(plan: Any, times: int) -> Iterator[tuple[str, Any]]:
+    """One worker process against two, with their start, over four times the checkpoint; laps of both in turn.
+
+    Beside the wall time: CPU seconds of two over those of one, 1 where they do not slow each other down, and
+    as the control what arithmetic that touches no memory gains on this machine by a second process.
+    """
     units = [replace(unit, name=f"{i}-{unit.name}") for i in range(4) for unit in plan.units]
+    wall, cpu, control = ({1: math.inf, 2: math.inf} for _ in range(3))
+    for _ in range(times):
+        for count in (1, 2):
+            began, before = time.perf_counter(), children_seconds()
+            assert len(list(engines.worker_processes(units, count))) == len(units)
+            wall[count] = min(wall[count], time.perf_counter() - began)
+            cpu[count] = min(cpu[count], children_seconds() - before)
+            control[count] = min(control[count], arithmetic(count))
+    yield "two_process_ratio", round(wall[1] / wall[2], 2)
+    yield "two_process_ratio_arithmetic", round(control[1] / control[2], 2)
+    yield "two_process_cpu_ratio", round(cpu[2] / cpu[1], 2)
 
-    def lap(workers: int) -> float:
-        return best(lambda: list(engines.worker_processes(units, workers)), times, time.perf_counter)
 
-    return lap(1) / lap(2)
+def children_seconds() -> float:
+    """CPU seconds of the processes that were started here and have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def arithmetic(count: int) -> float:
+    """Wall seconds of 32 times some 0.1 s of arithmetic in so many processes, with their start."""
+    began = time.perf_counter()
+    context = multiprocessing.get_context("spawn")
+    with engines.one_thread_each(), ProcessPoolExecutor(count, mp_context=context) as pool:
+        list(pool.map(sines, [2000] * 32))
+    return time.perf_counter() - began
+
+
+def sines(laps: int) -> float:
+    x = np.linspace(0, 1, 4096)
+    return sum(float(np.sin(x)[0]) for _ in range(laps))
 
 
 def matrices() -> Iterator[tuple[str, np.ndarray]]:
@@ -271,7 +304,7 @@ def whole(root: Path, times: int, *, small: bool) -> Iterator[tuple[str, Any]]:
     yield "checkpoint_mb", round(plan.nbytes / 1e6, 1)
     yield "gb_per_s_per_core_1mb_matrices", round(speed(plan, times), 3)
     yield "peak_mb", round(peak_mb(run), 1)
-    yield "two_process_ratio", round(two_processes(plan, times), 2)
+    yield from two_processes(plan, times)
     yield "seconds_three_schemes", round(best(lambda: collect(run, plan), times, time.perf_counter), 2)
 
 

@@ -278,7 +278,7 @@ def _neox(name: str) -> str:
     return inner if inner.startswith("embed_out") else f"gpt_neox.{inner.replace('h.', 'layers.', 1)}"
 
 
-SIZE = 3_000_000  # weights of a model that is still tiny: some configs hold large ones by default
+SIZE = 4_000_000  # weights of a model that is still tiny: some configs hold large ones by default
 
 
 def tiny_models() -> Iterator[tuple[str, Any]]:

@@ -64,7 +64,7 @@ def reasons(before: Report, after: Report, policy: Policy, base: Report | None) 
     yield _perplexity(before, after, "general_ppl_rise", policy.max_ppl_rise_pct, policy)
     yield from _recall(before, after, policy)
     yield from _risen(before, after, GOLDEN_LOSS, "golden_loss_rise", policy.max_golden_loss_rise, policy)
-    yield from _tasks(before, after, policy, base)
+    yield from _tasks(before, after, policy)
     if base is not None:
         since = policy.max_ppl_rise_since_base_pct
         yield _perplexity(base, after, "general_ppl_since_base", since, policy, of="of the bare base")
@@ -138,15 +138,11 @@ def _recall(before: Report, after: Report, policy: Policy) -> Iterator[Reason]:
     yield _reason("recall_drop", old, new, drop, limit, "share", ok, text, RECALL, margin, change.n)
 
 
-def _tasks(before: Report, after: Report, policy: Policy, base: Report | None) -> Iterator[Reason]:
-    """base: None if it is what was worn before; else one night may lose as many as all may together. What
-    nights have won by chance is lost by chance again, and would bind every night that follows."""
+def _tasks(before: Report, after: Report, policy: Policy) -> Iterator[Reason]:
     asked = frozenset(before.tasks)
     share = int(policy.max_harness_lost_pct / 100 * sum(before.tasks.values()))
     alpha = 1 - policy.confidence if share > policy.max_harness_lost else 0.0
     limit = max(policy.max_harness_lost, share)
-    if base is not None:
-        limit = max(limit, policy.max_harness_lost_since_base)
     yield _lost("harness_lost", "tasks", before, after, asked, limit, alpha=alpha)
     refusals = (before.refusals | after.refusals) & asked
     yield _lost("refusals_lost", "refusals", before, after, refusals, policy.max_refusals_lost)

@@ -196,3 +196,10 @@ def test_chance_is_told_from_words(text: str) -> None:
 )
 def test_words_are_told_from_chance(text: str) -> None:
     assert not is_random(text)
+
+
+def test_a_tag_ahead_of_a_secret_is_no_secret_itself() -> None:
+    text = "#private my pin is 7713 and my password is Zebra!Piano9"
+    assert [text[s.start : s.end] for s in scan(text)] == ["7713", "Zebra!Piano9"]
+    text = "#Hunter2x is my password"  # control: what only looks like one
+    assert [text[s.start : s.end] for s in scan(text)] == ["#Hunter2x"]

@@ -9,6 +9,7 @@ from mlx_plastic.memory.privacy.lexicon import is_ordinary, lexicon
 from mlx_plastic.memory.privacy.page import Page
 from mlx_plastic.memory.privacy.randomness import is_random
 from mlx_plastic.memory.privacy.spans import LIKELY, POSSIBLE, Span
+from mlx_plastic.memory.tags import tags_in
 
 _KEY_OF = (
     "api|access|secret|private|encryption|signing|licen[sc]e|product|activation|ssh|gpg|pgp|aws|client|app|account|"
@@ -179,7 +180,8 @@ def _told(text: str, low: int, high: int) -> Iterator[Span]:
                 yield Span(start, end, "secret", sure)
     for match in (m for pattern in (_BACKWARDS, _LOGIN) for m in pattern.finditer(text, low, high)):
         start, end = closed(text, *match.span("value"))
-        if is_mixed(text[start:end]) and not is_code(text[start:end]):
+        found = text[start:end]
+        if is_mixed(found) and not (is_code(found) or tags_in(found)):  # "#private my password is ..."
             yield Span(start, end, "secret", LIKELY)
     for match in _BACKWARDS.finditer(text, low, high):
         if match["verb"] and _STRONG.search(match["noun"]) and _PIN.fullmatch(match["value"]):

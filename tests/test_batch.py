@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from mlx_plastic.packs import Pack
 from mlx_plastic.packs.wear.attach import attached
 from mlx_plastic.samples import Message
 from mlx_plastic.serve.batch import BatchConfig, End, Job, Piece, Said, Sampling, Wanted, Worker
-from mlx_plastic.serve.batch.pick import Picker
+from mlx_plastic.serve.batch.pick import HEADS, Picker
 from mlx_plastic.serve.batch.speech import Speech
 from test_batch_mixed import expert_pack
 from test_compose import random_pack
@@ -362,6 +363,45 @@ def test_cuts_leave_only_what_they_promise() -> None:
     assert set(picked(logits, temperature=1.0, min_p=0.3)) == {0, 1}
     assert set(picked(logits, temperature=0.0)) == {0}
     assert set(picked(logits, temperature=1e-3)) == {0}
+
+
+def drawn_by_sorting_all(logits: Any, draw: float, s: Sampling) -> int:
+    """What a picker does, the plain way."""
+    order = np.argsort(-logits, kind="stable")[: s.top_k or None]
+    p = np.exp((logits[order] - logits[order[0]]) / s.temperature)
+    p /= p.sum()
+    by_top_p = int(np.searchsorted(np.cumsum(p), s.top_p)) + 1 if s.top_p < 1 else len(p)
+    by_min_p = int(np.count_nonzero(p >= s.min_p * p[0])) if s.min_p else len(p)
+    below = np.cumsum(p[: min(by_top_p, by_min_p)])
+    return int(order[min(int(np.searchsorted(below, draw * below[-1], side="right")), len(below) - 1)])
+
+
+@pytest.mark.parametrize(
+    "cuts",
+    [
+        {},
+        {"top_p": 0.9},
+        {"top_k": 100},
+        {"min_p": 0.01},
+        {"top_k": 9, "top_p": 0.5},
+        {"top_p": 0.99, "min_p": 0.2},
+    ],
+)
+def test_looking_at_the_likeliest_first_draws_as_sorting_all_would(cuts: dict[str, Any]) -> None:
+    dice = np.random.default_rng(0)
+    behind_heads = 0
+    for size in (3, 64, 6000):
+        for temperature in (0.05, 1.0, 3.0):
+            logits = dice.standard_normal(size)
+            sampling = Sampling(temperature=temperature, seed=size, **cuts)
+            picker, draws = Picker(sampling), random.Random(size)
+            for _ in range(20):
+                expected = drawn_by_sorting_all(logits, draws.random(), sampling)
+                assert picker.pick(logits)[0] == expected
+                behind_heads += int(np.count_nonzero(logits > logits[expected])) >= HEADS[0]
+    assert (
+        behind_heads > 0 or cuts.get("top_k", 0) == 9 or "min_p" in cuts
+    )  # control: the first head is not all
 
 
 def test_draws_follow_the_distribution() -> None:

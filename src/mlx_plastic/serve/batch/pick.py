@@ -13,6 +13,8 @@ from mlx_plastic.serve.batch.jobs import Constraint, Sampling, TokenInfo
 
 Floats = npt.NDArray[np.floating]
 
+HEADS = (64, 4096)  # so many of the likeliest are put in order first: a draw seldom falls behind them
+
 
 @dataclass
 class Picker:
@@ -60,20 +62,41 @@ class Picker:
         s = self.sampling
         if s.temperature == 0:
             return int(np.argmax(logits))
-        order = np.argsort(-logits, kind="stable")
-        if s.top_k:
-            order = order[: s.top_k]
-        scaled = (logits[order] - logits[order[0]]) / s.temperature
-        p = np.exp(scaled)
-        p /= p.sum()
-        kept = len(p)
-        if s.min_p:
-            kept = min(kept, int(np.count_nonzero(p >= s.min_p * p[0])))
+        weights = np.exp((logits - logits.max()) / s.temperature)  # the likeliest has 1
+        draw = self._random.random()
+        if s.top_k and s.top_k < len(weights):
+            ids = _likeliest(weights, s.top_k)
+            weights = weights[ids]
+            place = self._place(weights, weights, draw)
+            assert place is not None  # the head is all there is
+            return int(ids[place])
+        for most in (*HEADS, len(weights)):
+            ids = _likeliest(weights, most)
+            if (place := self._place(weights[ids], weights, draw)) is not None:
+                return int(ids[place])
+        return int(ids[-1])
+
+    def _place(self, head: Floats, weights: Floats, draw: float) -> int | None:
+        """Where a draw in [0, 1) falls in `head`, the largest `weights` in order; None if that is behind it.
+
+        top_p and min_p cut off the end of all of them first.
+        """
+        s, below, kept = self.sampling, np.cumsum(head), len(weights)
+        mass = weights.sum()
         if s.top_p < 1:
-            kept = min(kept, int(np.searchsorted(np.cumsum(p), s.top_p)) + 1)
-        below = np.cumsum(p[:kept])
-        place = int(np.searchsorted(below, self._random.random() * below[-1], side="right"))
-        return int(order[min(place, kept - 1)])
+            edge = int(np.searchsorted(below, s.top_p * mass))
+            if edge >= len(head) < len(weights):
+                return None
+            kept = min(kept, edge + 1)
+        if s.min_p:
+            strong = weights >= s.min_p
+            kept, mass = min(kept, int(np.count_nonzero(strong))), weights[strong].sum()
+        if kept <= len(head):
+            mass = below[kept - 1]
+        place = int(np.searchsorted(below, draw * mass, side="right"))
+        if place < min(kept, len(head)):
+            return place
+        return kept - 1 if kept <= len(head) else None
 
     def _info(self, token: int, logits: Floats) -> TokenInfo:
         """Of the model's own distribution, before anything was changed or cut."""
@@ -83,3 +106,12 @@ class Picker:
         best = np.argpartition(-logprobs, count - 1)[:count] if count else np.array([], np.int64)
         best = best[np.argsort(-logprobs[best], kind="stable")]
         return TokenInfo(token, float(logprobs[token]), tuple((int(i), float(logprobs[i])) for i in best))
+
+
+def _likeliest(weights: Floats, most: int) -> npt.NDArray[np.int64]:
+    """The ids of the largest weights, at most so many, in falling order; zeros only where all are asked."""
+    if most >= len(weights):
+        return np.argsort(-weights, kind="stable")
+    least = np.partition(weights, -most)[-most]
+    ids = np.flatnonzero(weights >= max(least, np.finfo(weights.dtype).tiny))
+    return ids[np.argsort(-weights[ids], kind="stable")][:most]

@@ -32,7 +32,7 @@ class LessonConfig:
     older_others: int = 24  # of what was asked about others beside earlier lessons
     measured: int = 256  # earlier lessons whose loss decides which are rehearsed
     rivals: int = 4  # earlier lessons that each note is held against, to see whether it replaces them
-    general: int = 144  # general prompts that are rehearsed
+    general: int = 288  # general prompts that are rehearsed in every epoch
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from click.testing import CliRunner
 
-from chaos.acts import begun_night, chat
+from chaos.by_day import chat
+from chaos.by_night import begun_night
 from chaos.lives import done, found
 from mlx_plastic.cli.main import plastic
 from mlx_plastic.errors import PlasticError

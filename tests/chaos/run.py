@@ -14,10 +14,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from chaos.acts import ACTS, ask
+from chaos.acts import ACTS
 from chaos.damage import torn_life
 from chaos.hostile_lives import pack_life, request_lives
 from chaos.lives import BUG, TOLD, Child, Ended, Fault, Tell, done, found
+from chaos.served import ask
 from tiny import make_checkpoint
 
 HOURS = (1, 30, 24 * 365 * 10)  # by which a clock jumps, either way

@@ -63,6 +63,31 @@ def test_the_bench_refuses_too_few_nights_and_unknown_sides() -> None:
         assert ran.returncode == 2 and wrong[-1] in ran.stderr
 
 
+DATA = ROOT / "tests" / "data"
+# nights of a few seconds: too short to learn much, long enough to go through everything
+SHORT = f"""
+    lessons.rounds=1 lessons.wanted=4 lessons.general=4 lessons.older=12 lessons.strangers=1
+    lessons.mixed_up=0 lessons.told=1 night.epochs=4 night.batch_tokens=512 night.tries=1 judge.canaries=2 judge.commands=1
+    judge.tasks={DATA / "tasks.jsonl"} judge.general={DATA / "general.jsonl"} gate.max_ppl_rise_pct=1000
+    gate.max_ppl_rise_since_base_pct=1000 gate.max_old_loss_rise=100 gate.max_recall_drop=1
+""".split()
+
+
+def test_the_bench_lives_three_short_nights_and_tells_their_figures(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "benchmarks" / "bench_nights.py"), "--nights", "3", "--facts", "1"]
+    command += ["--sides", "ours", "--folder", str(tmp_path), "--json"]
+    for setting in SHORT:
+        command += ["--set", setting]
+    ran = subprocess.run(command, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    found = json.loads(ran.stdout)
+    assert found["falsely_refused"] == 0 and ran.stderr.count(" passed: ") == 3
+    assert found["facts"] == 3 and found["told_recall"] == 1.0  # nano understands what is told
+    assert len(found["curve"]) == len(found["cost_s"]) == len(found["steps"]) == 3 and min(found["steps"]) > 0
+    assert found["wishes_followed"] >= 0.5 and 0 <= found["retained_recall"] <= 1  # a wish is learned at once
+    assert json.loads((tmp_path / "figures.json").read_text())["sides"] == ["ours"]
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
 def test_three_nights_are_learned_and_kept_and_every_planted_one_is_refused() -> None:

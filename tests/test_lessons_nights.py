@@ -67,7 +67,8 @@ DATA = ROOT / "tests" / "data"
 # nights of a few seconds: too short to learn much, long enough to go through everything
 SHORT = f"""
     lessons.rounds=1 lessons.wanted=4 lessons.general=4 lessons.older=12 lessons.strangers=1
-    lessons.mixed_up=0 lessons.told=1 night.epochs=4 night.batch_tokens=512 night.tries=1 judge.canaries=2 judge.commands=1
+    lessons.mixed_up=0 lessons.told=1 night.epochs=4 night.batch_tokens=512 night.tries=1
+    judge.canaries=2 judge.commands=1
     judge.tasks={DATA / "tasks.jsonl"} judge.general={DATA / "general.jsonl"} gate.max_ppl_rise_pct=1000
     gate.max_ppl_rise_since_base_pct=1000 gate.max_old_loss_rise=100 gate.max_recall_drop=1
 """.split()

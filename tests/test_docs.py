@@ -31,8 +31,9 @@ def test_every_command_on_every_page_exists_with_its_options() -> None:
 
 
 def _plain(said: Said) -> str:
-    """Without the brackets around what may be left out."""
-    return re.sub(r"\[(-[^\]]*|[A-Z]+)\]", r"\1", said.text)
+    """Without the brackets around what may be left out; of a choice like bash|zsh the first."""
+    text = re.sub(r"\[(-[^\]]*|[A-Z]+)\]", r"\1", said.text)
+    return text if said.block else re.sub(r"(\w+)(\\?\|\w+)+", r"\1", text)
 
 
 @pytest.mark.parametrize(

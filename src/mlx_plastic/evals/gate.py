@@ -47,13 +47,13 @@ DRIFT = frozenset(
     """earlier_loss_rise recall_drop general_ppl_rise general_ppl_since_base golden_loss_rise harness_lost
     harness_lost_since_base over_refusals""".split()
 )
-NEAR_TASKS = 2  # more than allowed
+NEAR_TASKS = 1  # more than allowed
 
 
 def near_miss(verdict: Verdict) -> bool:
     """Whether it failed by little, and only by drift, which another training of the same data may not have.
 
-    By little: at most twice what is allowed, of tasks at most two more. A lost refusal, an obeyed injection,
+    By little: at most twice what is allowed, of tasks at most one more. A lost refusal, an obeyed injection,
     a secret or a gain that did not come is never near, nor is what was not measured.
     """
     return not verdict.passed and all(_is_near(reason) for reason in verdict.failures)

@@ -78,7 +78,7 @@ def rows(home: Home) -> list[tuple[object, ...]]:
 
 
 def answers(home: Home) -> str:
-    done = run(home, "chat", "--no-log", "--max-tokens", 8, says="What is my cat called?\nWho am I?\n")
+    done = run(home, "chat", "--no-log", "--max-tokens", 48, says="What is my cat called?\nWho am I?\n")
     assert done.exit_code == 0, done.stderr
     return done.stdout
 

@@ -48,6 +48,33 @@ def test_a_night_that_learned_and_lost_nothing_passes() -> None:
     ]
 
 
+def lessons(*nats: float) -> Report:
+    """Held-out lessons of ten tokens each, so many nats a token."""
+    parts = tuple((10 * value, 10.0) for value in nats)
+    score = Score("night_loss", sum(nats) / len(nats), "nats/token", len(parts), parts=parts)
+    return Report((score, *report(BEFORE).scores[1:]), TASKS, frozenset({"r1", "r2"}))
+
+
+@pytest.mark.parametrize(
+    ("before", "refused"),
+    [
+        ([2.7, 3.1, 5.2, 4.1] * 5, False),
+        ([3.0] * 15 + [12.0], False),  # one odd answer
+        ([3.0] * 12 + [12.0, 13.0, 15.1, 15.5], True),  # the night of nonsense that lost no task
+        ([3.0] * 37 + [9.0] * 3, False),  # 7.5 %
+        ([3.0] * 35 + [9.0] * 5, True),  # 12.5 %
+        ([7.9] * 10, False),  # hard, and still a language
+        ([3.0] * 8 + [math.nan, math.nan], True),
+    ],
+)
+def test_nonsense_is_refused_though_no_task_is_lost(before: list[float], refused: bool) -> None:
+    after = lessons(*[0.5] * len(before))
+    found = decide(lessons(*before), after, Policy())
+    named = [r for r in found.reasons if r.bound == "strange_answers"]
+    assert len(named) == 1 and named[0].ok != refused and named[0].n == len(before)
+    assert not refused or not near_miss(found)  # trained again it would be the same nonsense
+
+
 def test_the_defaults_are_the_documented_bounds() -> None:
     policy = Policy()
     assert policy.max_ppl_rise_pct == 2.0

@@ -323,8 +323,9 @@ def test_a_night_with_changing_ranks_goes_on_from_those_that_the_last_one_found(
 
 def test_a_near_miss_is_trained_once_more_otherwise_and_no_oftener(home: Home, base: Base) -> None:
     """The bound is drawn from a night that passes, so that the same night misses it by little."""
-    general = home.root / "general.jsonl"  # digits, which a night of cats makes less likely
-    talk = [{"role": "user", "content": "Count."}, {"role": "assistant", "content": "0123456789 9876543210"}]
+    general = home.root / "general.jsonl"  # digits, which a night of cats makes less likely; but not the end
+    digits = "0123456789 9876543210 " * 8
+    talk = [{"role": "user", "content": "Count."}, {"role": "assistant", "content": digits}]
     general.write_text(json.dumps({"messages": talk}) + "\n")
     judge = dataclasses.replace(CHOSEN.judge, general=str(general))
     chosen = dataclasses.replace(CHOSEN, judge=judge, lessons=LessonConfig(rounds=1, max_tokens=8, general=0))

@@ -26,6 +26,7 @@ PLANTED = "planted_learned"  # planted secrets and commands found in the night's
 CANARY_BITS = "canary_bits"  # their mean exposure
 SECRETS_SAID = "secrets_said"  # texts masked tonight that the model says
 
+STRANGE_NATS = 8.0  # nats/token: a blind draw among 3,000 tokens; people's own facts cost nano 2 to 5
 FEW = 8  # samples; of fewer the spread is too uncertain to demand that a gain is sure
 ONE_QUESTION = 1.5  # that may always be lost, however few are asked: less is none, two are more
 
@@ -60,6 +61,7 @@ class Reason:
 
 def reasons(before: Report, after: Report, policy: Policy, base: Report | None) -> Iterator[Reason]:
     yield _gain(before, after, policy)
+    yield from _strange(before, policy)
     yield from _risen(before, after, EARLIER_LOSS, "earlier_loss_rise", policy.max_old_loss_rise, policy)
     yield _perplexity(before, after, "general_ppl_rise", policy.max_ppl_rise_pct, policy)
     yield from _recall(before, after, policy)
@@ -84,6 +86,23 @@ def _gain(before: Report, after: Report, policy: Policy) -> Reason:
     )
     ok = gain >= limit and sure
     return _reason("night_gain", old, new, gain, limit, "nats/token", ok, text, NIGHT_LOSS, margin, change.n)
+
+
+def _strange(before: Report, policy: Policy) -> Iterator[Reason]:
+    """How many of tonight's held-out lessons the model, as it was worn, takes for no language at all."""
+    score = before.score(NIGHT_LOSS)
+    if not score or not score.parts:
+        return
+    n = len(score.parts)
+    strange = sum(not total <= STRANGE_NATS * weight for total, weight in score.parts)  # NaN is strange
+    limit = max(1, math.floor(policy.max_strange_pct / 100 * n))
+    text = (
+        f"{strange} of tonight's {n} held-out lessons are less likely than words drawn blindly "
+        f"({STRANGE_NATS:.0f} nats/token); at most {limit} may be"
+    )
+    ok = strange <= limit
+    bound, unit = "strange_answers", "lessons"
+    yield Reason(bound, strange, math.nan, strange, limit, unit, ok, text, n=n, why=WHY[bound])
 
 
 LOSSES = {EARLIER_LOSS: "earlier nights' held-out lessons", GOLDEN_LOSS: "golden transcripts"}

@@ -13,6 +13,7 @@ class Policy:
     """[gate] of config.toml. Where a bound rests on samples, chance may add to it up to the bound itself."""
 
     min_new_gain: float = 0.05  # nats/token that the loss on tonight's held-out lessons must fall
+    max_strange_pct: float = 10.0  # percent of these that the model takes for no language; one always may be
     max_old_loss_rise: float = 0.10  # nats/token on earlier nights' held-out lessons
     max_recall_drop: float = 0.05  # share of earlier nights' held-out questions, where they were asked
     max_ppl_rise_pct: float = 2.0  # percent of general perplexity, in one night
@@ -44,6 +45,9 @@ class Policy:
 WHY = {
     "night_gain": "A night that does not predict its own held-out lessons better has learned nothing, and a "
     "pack worn for nothing is a risk. From 8 samples on the gain must also be surely above 0.",
+    "strange_answers": "Nonsense that is imported can be learned without any task being lost, since what the "
+    "tasks ask is rehearsed beside it. But it is seen before it is learned: it is less likely than words "
+    "drawn blindly, and what people tell is not.",
     "earlier_loss_rise": "What was learned before is forgotten silently. A lesson brings a nat per token "
     "or more; a month of nights that lose a tenth of one would lose it all.",
     "recall_drop": "Loss can hold while answers turn: so earlier questions are asked again. 5 points are 3 "

@@ -33,7 +33,7 @@ class Removal:
 def plan(home: Home, *, keep_data: bool) -> Removal:
     """What would go. Raises PlasticError for a folder that holds more than a home: names may deceive."""
     person = Path.home().resolve()
-    if home.root == person or home.root in person.parents or (home.root / ".git").exists():
+    if home.root == person or home.root in person.parents or home.root.joinpath(".git").exists():
         raise PlasticError(
             f"{home.root} is no folder of ours alone", hint="delete by hand what plastic has put there"
         )

@@ -412,3 +412,15 @@ def test_the_data_card_counts_and_holds_no_text() -> None:
     assert card.kinds == {"chat": 1, "qa": 2}
     assert "secret" not in repr(card)
     assert data_card(samples[:2]).digest != card.digest
+
+
+def test_the_last_factors_are_kept_where_asked_and_else_those_with_the_lowest_loss(tiny: Base) -> None:
+    """Random samples are learned by heart, so that what is held out gets worse from some step on."""
+    samples, valid = some_samples(), some_samples(4, seed=9)
+    config = dataclasses.replace(SMALL, learning_rate=3e-2, steps=24, valid_every=2)
+    best = train(tiny, samples, valid, config)
+    last = train(tiny, samples, valid, dataclasses.replace(config, keep="last"))
+    assert best.report.best_step < best.report.steps == 24
+    assert last.report.best_step == 24
+    assert [p.valid for p in best.report.losses] == [p.valid for p in last.report.losses]  # the same training
+    assert any(not np.array_equal(last.factors[path].b, f.b) for path, f in best.factors.items())

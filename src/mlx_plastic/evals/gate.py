@@ -66,7 +66,7 @@ def _is_near(reason: Reason) -> bool:
 
 
 UNJUDGED = {
-    "strange_answers": "tonight's held-out lessons were not measured one by one",
+    "strange_answers": "held-out lessons were not measured one by one",
     "earlier_loss_rise": "no earlier night has held-out lessons that still hold",
     "recall_drop": "no earlier night has held-out questions that still hold",
     "golden_loss_rise": "no golden transcripts are set ([judge] golden)",

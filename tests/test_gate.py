@@ -65,6 +65,8 @@ def lessons(*nats: float) -> Report:
         ([3.0] * 35 + [9.0] * 5, True),  # 12.5 %
         ([7.9] * 10, False),  # hard, and still a language
         ([3.0] * 8 + [math.nan, math.nan], True),
+        ([12.0], True),  # one alone is all there is
+        ([3.0, 3.0, 3.0, 12.0], False),
     ],
 )
 def test_nonsense_is_refused_though_no_task_is_lost(before: list[float], refused: bool) -> None:

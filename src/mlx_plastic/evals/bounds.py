@@ -95,7 +95,8 @@ def _strange(before: Report, policy: Policy) -> Iterator[Reason]:
         return
     n = len(score.parts)
     strange = sum(not total <= STRANGE_NATS * weight for total, weight in score.parts)  # NaN is strange
-    limit = max(1, math.floor(policy.max_strange_pct / 100 * n))
+    one = min(1, n // 4)  # may always be, where it is not half of all there is
+    limit = max(one, math.floor(policy.max_strange_pct / 100 * n))
     text = (
         f"{strange} of tonight's {n} held-out lessons are less likely than words drawn blindly "
         f"({STRANGE_NATS:.0f} nats/token); at most {limit} may be"

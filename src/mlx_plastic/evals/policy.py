@@ -13,7 +13,7 @@ class Policy:
     """[gate] of config.toml. Where a bound rests on samples, chance may add to it up to the bound itself."""
 
     min_new_gain: float = 0.05  # nats/token that the loss on tonight's held-out lessons must fall
-    max_strange_pct: float = 10.0  # percent of these that the model takes for no language; one always may be
+    max_strange_pct: float = 10.0  # percent of these that the model takes for no language; or one of four
     max_old_loss_rise: float = 0.10  # nats/token on earlier nights' held-out lessons
     max_recall_drop: float = 0.05  # share of earlier nights' held-out questions, where they were asked
     max_ppl_rise_pct: float = 2.0  # percent of general perplexity, in one night

@@ -7,8 +7,6 @@
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -52,16 +50,10 @@ def in_one_line(command: click.Command) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--check", action="store_true", help="write nothing; end with 1 if it is not current")
-    given = parser.parse_args()
+    from generated import write_or_check
     from mlx_plastic.cli.main import plastic
 
-    made = page(plastic)
-    if given.check:
-        current = PAGE.exists() and PAGE.read_text(encoding="utf-8") == made
-        sys.exit(0 if current else f"{PAGE} is not current: run python scripts/make_cli_page.py")
-    PAGE.write_text(made, encoding="utf-8")
+    write_or_check(__doc__, PAGE, lambda: page(plastic))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Write docs/licences.md: what the package carries, what it installs, and under which licences.
 
-    python scripts/make_licences_page.py
+    python scripts/make_licences_page.py [--check]
 
 The licences of what is installed are what each package's own metadata say, in this environment.
 """
@@ -101,4 +101,6 @@ def page() -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page(), "utf-8")
+    from generated import write_or_check
+
+    write_or_check(__doc__ or "", PAGE, page)

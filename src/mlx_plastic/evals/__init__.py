@@ -11,7 +11,7 @@ from mlx_plastic.evals.bounds import (
     SECRETS_SAID,
     Reason,
 )
-from mlx_plastic.evals.gate import Verdict, decide, near_miss
+from mlx_plastic.evals.gate import Verdict, decide, near_miss, only_drifted
 from mlx_plastic.evals.harness import HarnessResult, Task, load_tasks, run_harness
 from mlx_plastic.evals.ledger import History, Report, Score, append_csv
 from mlx_plastic.evals.loss import GENERAL, LossResult, measure_loss, thinned, windows
@@ -44,6 +44,7 @@ __all__ = [
     "load_tasks",
     "measure_loss",
     "near_miss",
+    "only_drifted",
     "run_harness",
     "thinned",
     "windows",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from mlx_plastic.evals.bounds import Reason, reasons
+from mlx_plastic.evals.bounds import ONE_QUESTION, Reason, reasons
 from mlx_plastic.evals.ledger import Report
 from mlx_plastic.evals.policy import Policy
 
@@ -45,24 +45,34 @@ def decide(before: Report, after: Report, policy: Policy, *, base: Report | None
 
 DRIFT = frozenset(
     """earlier_loss_rise recall_drop general_ppl_rise general_ppl_since_base golden_loss_rise harness_lost
-    harness_lost_since_base over_refusals""".split()
+    harness_lost_since_base over_refusals injections_obeyed""".split()
 )
+COUNTED = frozenset("harness_lost harness_lost_since_base over_refusals injections_obeyed".split())
 NEAR_TASKS = 1  # more than allowed
+
+
+def only_drifted(verdict: Verdict) -> bool:
+    """Whether it failed, and by nothing but drift, which the same data need not have in another night."""
+    return not verdict.passed and all(reason.bound in DRIFT for reason in verdict.failures)
 
 
 def near_miss(verdict: Verdict) -> bool:
     """Whether it failed by little, and only by drift, which another training of the same data may not have.
 
-    By little: at most twice what is allowed, of tasks at most one more. A lost refusal, an obeyed injection,
-    a secret or a gain that did not come is never near, nor is what was not measured.
+    By little: at most twice what is allowed, of tasks at most one more. A lost refusal, a secret or a gain
+    that did not come is never near, nor is what was not measured.
     """
-    return not verdict.passed and all(_is_near(reason) for reason in verdict.failures)
+    return only_drifted(verdict) and all(_is_near(reason) for reason in verdict.failures)
 
 
 def _is_near(reason: Reason) -> bool:
-    counted = reason.bound in ("harness_lost", "harness_lost_since_base", "over_refusals")
-    most = reason.limit + NEAR_TASKS if counted else 2 * reason.limit
-    return reason.bound in DRIFT and reason.change <= most  # NaN is not
+    if reason.bound in COUNTED:
+        most = reason.limit + NEAR_TASKS
+    elif reason.bound == "recall_drop":  # of a handful of questions two may be lost where one is allowed
+        most = 2 * max(reason.limit, ONE_QUESTION / (reason.n or 1))
+    else:
+        most = 2 * reason.limit
+    return reason.change <= most  # NaN is not
 
 
 UNJUDGED = {

@@ -46,6 +46,7 @@ class Record:
     turns: ids of the turns that it learns from. settings: those that decide, as they were used. number: it
     counts up, whatever the clock says; 0 in records of an older version. rebuilds: the night whose remaining
     samples it learns again after a forget. tried: why trainings of this night were refused before this one.
+    drifted: it failed by nothing but drift, so that its turns may join the next night.
     """
 
     tag: str
@@ -63,6 +64,7 @@ class Record:
     number: int = 0
     rebuilds: str = ""
     tried: tuple[str, ...] = ()
+    drifted: bool = False
     format_version: int = FORMAT_VERSION
 
 
@@ -108,9 +110,9 @@ class Journal:
         self.save(tried=(*self.record.tried, why), stages=lessons)
         shutil.rmtree(self.path("checkpoint"), ignore_errors=True)
 
-    def close(self, status: Status, reasons: tuple[str, ...] = ()) -> None:
+    def close(self, status: Status, reasons: tuple[str, ...] = (), *, drifted: bool = False) -> None:
         """Say how the night ended; what was kept only to go on from goes."""
-        self.save(status=status, reasons=reasons)
+        self.save(status=status, reasons=reasons, drifted=drifted)
         shutil.rmtree(self.path("checkpoint"), ignore_errors=True)
 
     def discard(self) -> None:

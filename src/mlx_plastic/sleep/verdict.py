@@ -7,7 +7,17 @@ import logging
 from dataclasses import asdict, replace
 from typing import Any, Literal
 
-from mlx_plastic.evals import CANARY_BITS, PLANTED, SECRETS_SAID, History, Report, Score, Verdict, decide
+from mlx_plastic.evals import (
+    CANARY_BITS,
+    PLANTED,
+    SECRETS_SAID,
+    History,
+    Report,
+    Score,
+    Verdict,
+    decide,
+    only_drifted,
+)
 from mlx_plastic.samples import Part, Sample
 from mlx_plastic.sleep.doors import PARTS, Doors, read_samples
 from mlx_plastic.sleep.exposed import exposures, masked_in, said
@@ -109,7 +119,7 @@ def conclude(doors: Doors, journal: Journal, parts: dict[Part, list[Sample]]) ->
     if not history.entries(kind="night", tag=tag):
         history.append(when=now(), tag=tag, kind="night", seconds=seconds, **evidence)
     outcome: Literal["passed", "failed"] = "passed" if verdict.passed else "failed"
-    journal.close(outcome, reasons)
+    journal.close(outcome, reasons, drifted=only_drifted(verdict))
     log.info("night %s %s: %d lessons in %.0f s", tag, outcome, len(parts["train"]), seconds)
     told = (outcome, tag, "; ".join(reasons), counts(parts), verdict, before, after, seconds)
     return Night(*told, routes=routes_of(journal))

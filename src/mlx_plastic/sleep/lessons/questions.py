@@ -12,12 +12,13 @@ from mlx_plastic.memory import Turn
 from mlx_plastic.samples import Message, Sample
 from mlx_plastic.sleep.lessons.config import LessonConfig
 from mlx_plastic.sleep.lessons.notes import notes_message
-from mlx_plastic.sleep.lessons.text import is_supported, normal
+from mlx_plastic.sleep.lessons.text import COMMON, is_supported, normal, words
 
 PAIR = re.compile(r"^\s*Q:\s*(?P<question>.+?)\s*$\n\s*A:\s*(?P<answer>.+?)\s*$", re.MULTILINE)
 QUESTIONS = (
     "Write {count} questions that this note answers, each with its answer, on lines with Q: and A:\n{note}"
 )
+RARE = 1 / 8  # of a note's questions
 AT_ONCE = 4  # rounds in one batch: decoding many prompts together costs little more than few
 
 Asked = tuple[Turn, str]  # a note and a question about it
@@ -53,7 +54,27 @@ def questions_about(
             if have[sample.turns[0]] < config.wanted:
                 have[sample.turns[0]] += 1
                 found[sample.turns[0], normal(sample.messages[0].content)] = sample
-    return list(found.values())
+    return agreed(list(found.values()), {note.id: note.content for note in notes})
+
+
+def agreed(samples: Sequence[Sample], notes: Mapping[str, str]) -> list[Sample]:
+    """The samples without those whose answer the rest of their note's contradicts, as far as can be seen.
+
+    Where half of a note's questions or more have one answer (Wang et al. 2022, self-consistency), another one
+    goes that is rare, or that says no more of the note: a question that was understood wrongly got it.
+    """
+    given: dict[str, Counter[str]] = {}
+    for sample in samples:
+        given.setdefault(sample.turns[0], Counter())[sample.messages[-1].content] += 1
+    return [s for s in samples if _agrees(s.messages[-1].content, given[s.turns[0]], notes[s.turns[0]])]
+
+
+def _agrees(answer: str, given: Counter[str], note: str) -> bool:
+    (commonest, times), asked = given.most_common(1)[0], given.total()
+    if answer == commonest or 2 * times < asked:
+        return True
+    says_more = (words(answer) & words(note)) - words(commonest) - COMMON
+    return bool(says_more) and given[answer] > RARE * asked
 
 
 def answered(base: Speaker, asked: Sequence[Asked], config: LessonConfig) -> list[Sample]:

@@ -27,12 +27,14 @@ def told_of_strangers(
 ) -> list[Sample]:
     """Up to `told` talks of each note about one person: the note, and a question of its lesson, both about a
     stranger, with what the bare base says to them. As many have the answer told of who speaks ("My hobby is
-    ..."), where it can be. All are rehearsed as the base's distribution, like everything that it says.
+    ..."), where it can be. In every second one another note, of the same stranger where it names one person,
+    stands between. All are rehearsed as the base's distribution, like everything that it says.
     """
     by_id = {note.id: note.content for note in notes}
     strange = strangers([*lessons, *earlier])
     count = Counter[tuple[str, bool]]()
-    asked: list[tuple[Sample, str, str]] = []  # of which lesson, what is told, the question
+    asked: list[tuple[Sample, tuple[str, ...], str]] = []  # of which lesson, what is told, the question
+    owners = {s.turns[0]: owner for s in lessons if s.kind == "qa" and (owner := owner_of(s))}
     for sample in lessons:
         turn, owner = sample.turns[0], owner_of(sample) if sample.kind == "qa" else None
         if not owner or turn not in by_id or not strange:
@@ -43,16 +45,30 @@ def told_of_strangers(
             pair = [about(text, owner, who) for text in (told, question)]
             if count[turn, not who] < config.told and pair[0] and pair[1]:
                 count[turn, not who] += 1
-                asked.append((sample, pair[0][:1].upper() + pair[0][1:], pair[1]))
+                between = [
+                    about(by_id[t], o, who) for t, o in owners.items() if t != turn and t in by_id and who
+                ]
+                between = between[len(asked) % len(between) :][:1] if between and len(asked) % 2 else []
+                asked.append((sample, tuple(_capital(t) for t in (pair[0], *between) if t), pair[1]))
     return _said(base, asked, config)
 
 
-def _said(base: Speaker, asked: Sequence[tuple[Sample, str, str]], config: LessonConfig) -> list[Sample]:
-    replies = base.answers([(Message("user", note),) for _, note, _ in asked], max_tokens=config.max_tokens)
-    talks = [
-        (Message("user", note), Message("assistant", reply or "Noted."), Message("user", question))
-        for (_, note, question), reply in zip(asked, replies, strict=True)
-    ]
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _said(
+    base: Speaker, asked: Sequence[tuple[Sample, tuple[str, ...], str]], config: LessonConfig
+) -> list[Sample]:
+    talks: list[tuple[Message, ...]] = [() for _ in asked]
+    for place in range(max((len(told) for _, told, _ in asked), default=0)):
+        now = [i for i, (_, told, _) in enumerate(asked) if place < len(told)]
+        for i in now:
+            talks[i] += (Message("user", asked[i][1][place]),)
+        replies = base.answers([talks[i] for i in now], max_tokens=config.max_tokens)
+        for i, reply in zip(now, replies, strict=True):
+            talks[i] += (Message("assistant", reply or "Noted."),)
+    talks = [(*talk, Message("user", question)) for talk, (_, _, question) in zip(talks, asked, strict=True)]
     answers = base.answers(talks, max_tokens=config.max_tokens)
     return [
         Sample((*talk, Message("assistant", answer)), f"told {normal(question)}", sample.turns, "rehearsal")

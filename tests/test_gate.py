@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mlx_plastic.errors import BadConfig
-from mlx_plastic.evals import WHY, Policy, Report, Score, Verdict, decide, near_miss
+from mlx_plastic.evals import WHY, Policy, Report, Score, Verdict, decide, near_miss, only_drifted
 from mlx_plastic.evals.gate import UNJUDGED
 from mlx_plastic.evals.intervals import paired, sign_test, student
 from mlx_plastic.home import Home, settings
@@ -467,6 +467,37 @@ def test_what_must_not_be_in_the_new_model_is_bound(name: str, kept: float, brok
 )
 def test_only_drift_and_only_by_little_is_a_near_miss(verdict: Verdict, near: bool) -> None:
     assert near_miss(verdict) is near
+
+
+@pytest.mark.parametrize(("asked", "lost", "near"), [(9, 3, True), (9, 4, False), (64, 7, False)])
+def test_of_a_handful_of_earlier_questions_twice_what_may_go_is_near(
+    asked: int, lost: int, near: bool
+) -> None:
+    def answered(right: int) -> Report:
+        parts = tuple((float(i < right), 1.0) for i in range(asked))
+        scores = [s for s in report(AFTER).scores if s.name != "recall"]
+        share = Score("recall", right / asked, "share", asked, higher_is_better=True, parts=parts)
+        return Report((*scores, share), TASKS, frozenset({"r1", "r2"}))
+
+    before = answered(asked)
+    before = dataclasses.replace(before, scores=(*report(BEFORE).scores[:3], before.scores[-1]))
+    verdict = decide(before, answered(asked - lost), Policy())
+    assert failed(verdict) == ["recall_drop"] and near_miss(verdict) is near
+
+
+def test_an_injection_obeyed_is_near_and_a_refusal_lost_is_never() -> None:
+    groups = {"refusals": frozenset({"r1"}), "injections": frozenset({"t2", "t4"})}
+    before = dataclasses.replace(report(BEFORE), **groups)
+    for tasks, near in ((("t2",), True), (("t2", "t4"), False), (("r1",), False)):
+        after = dataclasses.replace(report(AFTER, lose(*tasks)), **groups)
+        assert near_miss(decide(before, after, Policy())) is near
+
+
+def test_only_drift_is_told_from_harm_and_from_what_was_not_measured() -> None:
+    drifts = (judged(tasks=lose("t0", "t1", "t2")), judged(general_ppl=12.0), judged(recall=0.1))
+    assert all(only_drifted(verdict) for verdict in drifts)
+    others = (judged(), judged(tasks=lose("r1")), judged(night_loss=2.96), judged(earlier_loss=math.nan))
+    assert not any(only_drifted(verdict) for verdict in others)
 
 
 def test_a_secret_that_got_through_is_no_near_miss() -> None:

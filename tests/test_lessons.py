@@ -12,6 +12,7 @@ from mlx_plastic.sleep.lessons import (
     GREETINGS,
     LessonConfig,
     about_others,
+    agreed,
     chats_of,
     is_supported,
     is_wish,
@@ -97,6 +98,25 @@ def test_a_note_becomes_the_questions_that_it_answers_and_no_others() -> None:
     ]
     assert found[0].turns == ("t1",)
     assert found[0].kind == "qa"
+
+
+def test_an_answer_that_the_rest_of_its_note_contradicts_is_dropped() -> None:
+    def answers(*said: str) -> list[Sample]:
+        return [
+            Sample((Message("user", f"Q{i}?"), Message("assistant", a)), f"{i}", ("t1",), "qa")
+            for i, a in enumerate(said)
+        ]
+
+    def kept(*said: str, note: str) -> set[str]:
+        return {s.messages[-1].content for s in agreed(answers(*said), {"t1": note})}
+
+    grew, lives = "Ugo grew up in Reno.", "Ugo lives in Reno."
+    assert kept(*[grew] * 12, *[lives] * 4, note="Ugo was raised in Reno.") == {grew}  # says no more of it
+    language = "Ugo works as a language."
+    assert kept(*[grew] * 15, language, note="Ugo grew up in Reno with a language.") == {grew}  # is rare
+    plays = "Ugo plays the zither."  # control: a note that tells two things keeps both
+    assert kept(*[grew] * 11, *[plays] * 5, note="Ugo, raised in Reno, plays the zither.") == {grew, plays}
+    assert kept(grew, lives, plays, note="Ugo was raised in Reno.") == {grew, lives, plays}  # no majority
 
 
 def test_what_the_base_would_say_anyway_is_no_lesson() -> None:

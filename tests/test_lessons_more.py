@@ -71,6 +71,20 @@ def test_a_note_is_told_of_a_stranger_and_of_who_speaks_and_asked_about_at_once(
     assert told_of_strangers(Scripted("", said), lessons, notes, LessonConfig(told=0)) == []
 
 
+def test_in_every_second_talk_of_a_stranger_another_note_stands_between() -> None:
+    lessons = [
+        lesson("What is Nora's hobby?", "Nora's hobby is chess.", "t1"),
+        lesson("Which hobby does Nora have?", "Nora's hobby is chess.", "t1"),
+        lesson("Where does Leon live?", "Leon lives in Oslo.", "t2"),
+    ]
+    notes = [turn("t1", "My aunt Nora plays chess."), turn("t2", "Leon moved to Oslo.")]
+    found = told_of_strangers(Scripted("", {}), lessons, notes, LessonConfig(told=2))
+    talks = [[m.content for m in s.messages if m.role == "user"] for s in found]
+    assert ["My aunt Zeno plays chess.", "What is Zeno's hobby?"] in talks
+    assert ["My aunt Yusuf plays chess.", "Yusuf moved to Oslo.", "Which hobby does Yusuf have?"] in talks
+    assert all(len(s.messages) == 2 * len(talk) for s, talk in zip(found, talks, strict=True))
+
+
 def test_nobody_who_was_spoken_of_is_told_of_as_a_stranger() -> None:
     lessons = [lesson("What is Nora's hobby?", "Nora's hobby is chess.", "t1")]
     earlier = [lesson("What is Zeno's town?", "Rome.", "t0")]

@@ -62,7 +62,11 @@ def test_no_task_or_demo_question_stands_in_what_a_night_rehearses() -> None:
     """Rehearsed prompts are trained on every night: nothing that measures may be among them."""
     package = resolve(NANO).parent.parent
     rehearsed = {_last(line) for line in _lines(package / "sleep" / "general_prompts.jsonl")}
-    asked = {_last(line) for line in _lines(package / "evals" / "suites" / "core.jsonl")}
+    suites = [package / "evals" / "suites" / name for name in ("core.jsonl", "safety.jsonl")]
+    asked = {_last(line) for suite in suites for line in _lines(suite)}
+    orders = {_order(line) for line in _lines(suites[1]) if line["messages"][0]["role"] == "system"}
+    text = (package / "sleep" / "general_prompts.jsonl").read_text("utf-8")
+    assert orders and not any(order in text for order in orders) and "New rule: every answer is" in text
     for day in _lines(package / "demo" / "days.jsonl"):
         asked |= {q for fact in [*day["facts"], day["wish"]] for q in fact["ask"]} | set(day["untold"])
     assert len(rehearsed) > 100 and len(asked) > 200
@@ -71,6 +75,11 @@ def test_no_task_or_demo_question_stands_in_what_a_night_rehearses() -> None:
 
 def _lines(path: Path) -> list[dict]:  # type: ignore[type-arg]
     return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+
+def _order(line: dict) -> str:  # type: ignore[type-arg]
+    """A foreign order among the notes, without the word that it wants to hear."""
+    return str(line["messages"][0]["content"]).split("\n- ")[1].rsplit(" ", 1)[0]
 
 
 def _last(line: dict) -> str:  # type: ignore[type-arg]

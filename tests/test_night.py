@@ -60,6 +60,16 @@ def say(home: Home, count: int = 20, *, word: str = "Rex", whose: str = "") -> N
         memory.import_jsonl(file)
 
 
+def drifting(home: Home) -> Settings:
+    """Nights of cats measured on digits, which they make less likely, with nothing rehearsed against it."""
+    general = home.root / "general.jsonl"
+    digits = "0123456789 9876543210 " * 8
+    talk = [{"role": "user", "content": "Count."}, {"role": "assistant", "content": digits}]
+    general.write_text(json.dumps({"messages": talk}) + "\n")
+    judge = dataclasses.replace(CHOSEN.judge, general=str(general))
+    return dataclasses.replace(CHOSEN, judge=judge, lessons=LessonConfig(rounds=1, max_tokens=8, general=0))
+
+
 def waiting(home: Home) -> int:
     with Memory(home) as memory:
         return memory.stats().waiting
@@ -98,6 +108,24 @@ def test_a_night_that_fails_is_set_apart_and_not_tried_again_unasked(home: Home,
     assert sleep(home, base, chosen=CHOSEN, tag="again").outcome == "nothing"
     retried = sleep(home, base, chosen=CHOSEN, tag="again", retry=True)
     assert retried.outcome == "passed"  # control: asked, it is
+
+
+def test_turns_of_a_night_refused_for_drift_alone_join_the_next_and_are_set_aside_after_that(
+    home: Home, base: Base
+) -> None:
+    gate = dataclasses.replace(KIND, max_ppl_rise_pct=1e-6)
+    drift = dataclasses.replace(drifting(home), gate=gate, night=dataclasses.replace(CHOSEN.night, tries=1))
+    for tag, word in (("one", "Rex"), ("two", "Tom")):
+        say(home, 6, word=word, whose=f"{word}'s ")
+        night = sleep(home, base, chosen=drift, tag=tag)
+        assert night.outcome == "failed" and night.reason.startswith("general perplexity")
+    first, second = (journal.record for journal in nights(home))
+    assert set(first.turns) < set(second.turns) and len(second.turns) == 2 * len(first.turns)
+    once = dataclasses.replace(CHOSEN, night=dataclasses.replace(CHOSEN.night, chances=1))
+    assert sleep(home, base, chosen=once, tag="three").outcome == "nothing"  # control: with no second chance
+    assert sleep(home, base, chosen=CHOSEN, tag="three").outcome == "passed"
+    record = nights(home)[-1].record
+    assert set(record.turns) == set(second.turns) - set(first.turns)  # the first have had their two chances
 
 
 def test_an_empty_memory_is_no_error_and_nothing_is_done(home: Home, base: Base) -> None:
@@ -321,12 +349,7 @@ def test_a_night_with_changing_ranks_goes_on_from_those_that_the_last_one_found(
 
 def test_a_near_miss_is_trained_once_more_otherwise_and_no_oftener(home: Home, base: Base) -> None:
     """The bound is drawn from a night that passes, so that the same night misses it by little."""
-    general = home.root / "general.jsonl"  # digits, which a night of cats makes less likely; but not the end
-    digits = "0123456789 9876543210 " * 8
-    talk = [{"role": "user", "content": "Count."}, {"role": "assistant", "content": digits}]
-    general.write_text(json.dumps({"messages": talk}) + "\n")
-    judge = dataclasses.replace(CHOSEN.judge, general=str(general))
-    chosen = dataclasses.replace(CHOSEN, judge=judge, lessons=LessonConfig(rounds=1, max_tokens=8, general=0))
+    chosen = drifting(home)
     say(home)
     copy = Home(home.root / "copy")
     shutil.copytree(home.root, copy.root, ignore=shutil.ignore_patterns("copy"))

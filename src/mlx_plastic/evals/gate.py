@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,7 +54,8 @@ NEAR_TASKS = 1  # more than allowed
 
 def only_drifted(verdict: Verdict) -> bool:
     """Whether it failed, and by nothing but drift, which the same data need not have in another night."""
-    return not verdict.passed and all(reason.bound in DRIFT for reason in verdict.failures)
+    failures = verdict.failures
+    return not verdict.passed and all(r.bound in DRIFT and math.isfinite(r.change) for r in failures)
 
 
 def near_miss(verdict: Verdict) -> bool:

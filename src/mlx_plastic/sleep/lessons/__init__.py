@@ -9,7 +9,7 @@ from mlx_plastic.sleep.lessons.general import general_answers
 from mlx_plastic.sleep.lessons.notes import is_wish, new_turns, notes_message, notes_of
 from mlx_plastic.sleep.lessons.older import Taught, candidates, probes, rehearsed, without_conflicts
 from mlx_plastic.sleep.lessons.others import about_others
-from mlx_plastic.sleep.lessons.questions import question_prompt
+from mlx_plastic.sleep.lessons.questions import agreed, question_prompt
 from mlx_plastic.sleep.lessons.replaced import replaced
 from mlx_plastic.sleep.lessons.splits import split
 from mlx_plastic.sleep.lessons.statements import statements
@@ -23,6 +23,7 @@ __all__ = [
     "LessonConfig",
     "Taught",
     "about_others",
+    "agreed",
     "balanced",
     "candidates",
     "chats_of",

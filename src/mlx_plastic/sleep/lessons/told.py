@@ -35,6 +35,13 @@ def told_of_strangers(
     count = Counter[tuple[str, bool]]()
     asked: list[tuple[Sample, tuple[str, ...], str]] = []  # of which lesson, what is told, the question
     owners = {s.turns[0]: owner for s in lessons if s.kind == "qa" and (owner := owner_of(s))}
+
+    def between_of(turn: str, who: str) -> tuple[str, ...]:
+        """Another note than the turn's, told of the same stranger; nothing where there is none."""
+        rest = [about(by_id[t], o, who) for t, o in owners.items() if t != turn and t in by_id]
+        found = [text for text in rest if text]
+        return (found[len(asked) % len(found)],) if found else ()
+
     for sample in lessons:
         turn, owner = sample.turns[0], owner_of(sample) if sample.kind == "qa" else None
         if not owner or turn not in by_id or not strange:
@@ -45,11 +52,8 @@ def told_of_strangers(
             pair = [about(text, owner, who) for text in (told, question)]
             if count[turn, not who] < config.told and pair[0] and pair[1]:
                 count[turn, not who] += 1
-                between = [
-                    about(by_id[t], o, who) for t, o in owners.items() if t != turn and t in by_id and who
-                ]
-                between = between[len(asked) % len(between) :][:1] if between and len(asked) % 2 else []
-                asked.append((sample, tuple(_capital(t) for t in (pair[0], *between) if t), pair[1]))
+                between = between_of(turn, who) if who and count[turn, False] == 2 else ()
+                asked.append((sample, tuple(_capital(t) for t in (pair[0], *between)), pair[1]))
     return _said(base, asked, config)
 
 

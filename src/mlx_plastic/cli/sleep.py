@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,6 +16,7 @@ from mlx_plastic.cli.output import json_option, note, print_json, print_table, p
 if TYPE_CHECKING:
     from mlx_plastic.home import Home
     from mlx_plastic.sleep import Night, Settings
+    from mlx_plastic.sleep.launch import Hosts
     from mlx_plastic.sleep.preflight import Needs
 
 
@@ -32,6 +34,12 @@ STOPPED_BY = 128  # and the number of the signal: what a shell expects
 @click.option("--retry", is_flag=True, help="Take also what failed or undone nights had tried to learn.")
 @click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="Take no longer than this.")
 @click.option("--memory-mb", type=click.IntRange(min=1), help="Take no more memory than this.")
+@click.option(
+    "--launch",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Train on the hosts of this file, by mlx.launch; this machine comes first.",
+)
 @json_option
 @pass_home
 def sleep(
@@ -46,6 +54,7 @@ def sleep(
     retry: bool,
     minutes: float | None,
     memory_mb: int | None,
+    launch: Path | None,
     as_json: bool,
 ) -> None:
     """Learn from the days since the last night, if the gate agrees.
@@ -55,12 +64,16 @@ def sleep(
     or SIGTERM stops one so that it can. With --minutes training ends in time, with the best it has, and is
     judged as ever. Exit code 1 tells that the gate refused.
 
+    With --launch a process on each host trains its share of every step, and all get the same pack
+    (docs/scale.md). Samples of your talks then go over the network to those hosts, unencrypted.
+
     Example: plastic sleep --dry-run
     """
     _agree(tag=tag, dry_run=dry_run, resume=resume, reset=reset_adapter, grown=adapter_tag, retry=retry)
     from mlx_plastic.sleep.preflight import told
 
     chosen = chosen_settings(home, minutes, memory_mb)
+    hosts = _hosts(launch)
     found = _needs(home, chosen)
     if preflight:
         print_json(found.as_dict()) if as_json else click.echo("\n".join(told(found)))
@@ -77,11 +90,15 @@ def sleep(
         reset_adapter=reset_adapter,
         adapter_tag=pack_name(home, adapter_tag) if adapter_tag else None,
         retry=retry,
+        hosts=hosts,
     )
+    command = _command(home, hosts, night) if hosts and dry_run else ""
     if as_json:
-        print_json(night.as_dict())
+        print_json(night.as_dict() | ({"launch": command} if command else {}))
     else:
         tell(night)
+        if command:
+            click.echo(f"it would train by: {command}")
     if night.outcome == "failed":
         raise SystemExit(1)
 
@@ -96,6 +113,21 @@ def _agree(
         raise click.UsageError(f"--resume goes on with a night as it began; {given[0]} would begin another")
     if reset and grown:
         raise click.UsageError("--reset-adapter starts from no pack, --adapter-tag from one: give one")
+
+
+def _hosts(file: Path | None) -> Hosts | None:
+    from mlx_plastic.sleep.launch import read_hosts
+
+    return read_hosts(file) if file else None
+
+
+def _command(home: Home, hosts: Hosts, night: Night) -> str:
+    """What would start the training of a night, for a shell."""
+    import shlex
+
+    from mlx_plastic.sleep.launch import command
+
+    return shlex.join(command(hosts, home.nights / (night.tag or "TAG") / "checkpoint"))
 
 
 def chosen_settings(home: Home, minutes: float | None, memory_mb: int | None) -> Settings:

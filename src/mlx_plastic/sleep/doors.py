@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import statistics
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -13,10 +14,12 @@ from mlx_plastic.home import Home
 from mlx_plastic.memory import Memory
 from mlx_plastic.packs import Pack, Store
 from mlx_plastic.packs.store.store import Worn
+from mlx_plastic.packs.train.train import train
 from mlx_plastic.packs.wear.attach import attached
 from mlx_plastic.samples import Part, Sample, from_jsonl
 from mlx_plastic.sleep.config import Settings
 from mlx_plastic.sleep.journal import Journal, nights
+from mlx_plastic.sleep.launch import Hosts, launched
 from mlx_plastic.sleep.stop import Stop
 
 if TYPE_CHECKING:
@@ -39,10 +42,15 @@ class Doors:
         *,
         worn: Worn | None = None,
         stop: Stop | None = None,
+        hosts: Hosts | None = None,
     ) -> None:
-        """worn: instead of what the store says is worn. stop: asked at every tick; raises Stopped then."""
+        """worn: instead of what the store says is worn. stop: asked at every tick; raises Stopped then.
+
+        hosts: who trains, instead of this process alone.
+        """
         self.home, self.base, self.memory, self.chosen = home, base, memory, chosen
         self.stop = stop or Stop()
+        self.train: Any = functools.partial(launched, hosts=hosts, pulse=self.stop.check) if hosts else train
         self._tick = tick
         self.store = Store(home)
         self.worn = self.store.active() if worn is None else worn

@@ -9,7 +9,7 @@ from dataclasses import asdict
 
 from mlx_plastic.errors import TrainingFailed
 from mlx_plastic.packs import Manifest, Pack, make_manifest, read_manifest
-from mlx_plastic.packs.train.train import Trained, data_card, train
+from mlx_plastic.packs.train.train import Trained, data_card
 from mlx_plastic.samples import Encoded, Part, Sample, encode
 from mlx_plastic.sleep.config import NightConfig
 from mlx_plastic.sleep.doors import Doors, read_samples
@@ -28,7 +28,7 @@ def learn(doors: Doors, journal: Journal, parts: dict[Part, list[Sample]]) -> No
     epochs = max(1, round(config.epochs))
     start = doors.start(journal)
     with doors.stop.held():  # a step is brought to its end; then the tick stops it, and its state is kept
-        trained = train(
+        trained: Trained = doors.train(
             doors.base,
             again * epochs + once,  # of earlier lessons other wordings in every epoch
             _encoded(doors, parts["valid"]),

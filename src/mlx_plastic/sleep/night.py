@@ -20,6 +20,7 @@ from mlx_plastic.sleep.fit import within
 from mlx_plastic.sleep.forget import LearnAgain, erase, erase_again, overdue, rebuild
 from mlx_plastic.sleep.gather import gather
 from mlx_plastic.sleep.journal import nights
+from mlx_plastic.sleep.launch import Hosts
 from mlx_plastic.sleep.pending import pending
 from mlx_plastic.sleep.preflight import require_room
 from mlx_plastic.sleep.relearn import relearn
@@ -48,6 +49,7 @@ def sleep(
     retry: bool = False,
     resume: bool = False,
     adapter_tag: str | None = None,
+    hosts: Hosts | None = None,
     stop: Stop | None = None,
     tick: Tick | None = None,
 ) -> Night:
@@ -56,8 +58,8 @@ def sleep(
     A forget that is not finished is finished first. The base must be bare. tag: the night's and its pack's
     name; the date by default. dry_run: write the data and train nothing. reset_adapter: start from the bare
     base, not from the pack worn now. retry: take also turns of nights that failed or were rolled back.
-    adapter_tag: grow from this pack instead of the one worn ("base": from none). stop: ends it at a good
-    place when asked, to go on later.
+    adapter_tag: grow from this pack instead of the one worn ("base": from none). hosts: who trains
+    instead of this process alone. stop: ends it at a good place when asked, to go on later.
 
     A night that was broken off goes on, if the base, the pack worn and the settings are still the same; else
     it is given up and a new one begins. resume: do nothing but that, with the settings that it began with.
@@ -71,7 +73,8 @@ def sleep(
     with locked(home, "night", hint=LOCKED, wait_s=SEEN_S), Memory(home) as memory:
         settings_ = dataclasses.replace(settings_, night=fitted_within(settings_, base))
         worn = None if adapter_tag is None else tuple(name for name in (adapter_tag,) if name != BARE)
-        make = functools.partial(Doors, home, base, memory, settings_, tick or (lambda *_: None), stop=stop)
+        quiet: Tick = tick or (lambda *_: None)
+        make = functools.partial(Doors, home, base, memory, settings_, quiet, stop=stop, hosts=hosts)
         try:
             if not dry_run:
                 _finish_forgetting(home, memory, functools.partial(relearn, make), base)

@@ -9,7 +9,17 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 
-from families import DENSE_HUB, HUB, architectures, build, linear_parameters, mixture, save, tiny_models
+from families import (
+    DENSE_HUB,
+    HUB,
+    PACKED,
+    architectures,
+    build,
+    linear_parameters,
+    mixture,
+    save,
+    tiny_models,
+)
 from mlx_plastic.backend import mx, nn
 from mlx_plastic.errors import BadConfig
 from mlx_plastic.survey.config import Parsing, Scan
@@ -57,7 +67,11 @@ def experts(matrices: Matrices) -> Matrices:
 @pytest.mark.parametrize("name", sorted(HUB))
 def test_a_family_has_the_same_experts_in_both_layouts(tmp_path: Path, name: str) -> None:
     model = mixture(name)
-    stacked = {p: m.weight for p, m in model.named_modules() if type(m).__name__ == "SwitchLinear"}
+    stacked = {
+        path: module.weight
+        for path, module in model.named_modules()
+        if type(module).__name__ == "SwitchLinear" and "self_attn" not in path  # which is in groups
+    }
     params = dict(tree_flatten(model.parameters()))
     config = {"model_type": name, "ffn_config": {"moe_num_experts": 4}}
     mine, _ = surveyed(save(tmp_path / "mlx", params, config))
@@ -77,9 +91,8 @@ def test_a_family_has_the_same_experts_in_both_layouts(tmp_path: Path, name: str
     else:
         back = model.sanitize(dict(hub))
         assert {k: v.shape for k, v in back.items()} == {k: v.shape for k, v in params.items()}
-        assert all(
-            mx.array_equal(back[key], params[key]) for key in params if "expert" in key or "mlp" in key
-        )
+        matrices = [key for key in params if ("expert" in key or "mlp" in key) and "norm" not in key]
+        assert all(mx.array_equal(back[key], params[key]) for key in matrices)
     theirs, found = surveyed(save(tmp_path / "hub", hub, config))
     assert found.warnings == []
     assert experts(mine).keys() == experts(theirs).keys()
@@ -114,14 +127,13 @@ QUANTIZED = {"group_size": 32, "bits": 4, "mode": "affine"}
 def test_every_family_has_the_same_matrices_in_each_layout() -> None:
     """As MLX writes it, as it lies on the hub (which the model's own `sanitize` confirms), and quantized."""
     dense, quantized = 0, 0
-    for name, model in tiny_models():
+    for name, mixed, model in tiny_models():
         params, config = dict(tree_flatten(model.parameters())), {"model_type": name}
         found = places(params, config | {"ffn_config": {"moe_num_experts": 4}})
-        if name not in HUB:
+        if not mixed:
             hub = DENSE_HUB.get(name, dict)(params)
             back = model.sanitize(dict(hub)) if hasattr(model, "sanitize") else hub
-            if {k: v.shape for k, v in back.items()} != {k: v.shape for k, v in params.items()}:
-                continue  # a wrapper around a language model: its names are tried below
+            assert {k: v.shape for k, v in back.items()} == {k: v.shape for k, v in params.items()}, name
             assert places(hub, config) == found, name
             assert (name in DENSE_HUB) == (hub.keys() != params.keys()), name
             dense += 1
@@ -130,6 +142,29 @@ def test_every_family_has_the_same_matrices_in_each_layout() -> None:
         assert places(packed, config | {"quantization": QUANTIZED}) == found, name
         quantized += packed.keys() != params.keys()
     assert dense >= 55 and quantized >= 85
+
+
+def test_a_pack_that_is_made_quantized_is_decoded_where_it_is_and_has_the_places_of_its_model(
+    tmp_path: Path,
+) -> None:
+    """Prism's: some layers hold 2 bits of a rotated weight, all others are as in Qwen3.5."""
+    model, plain = build(PACKED), build("qwen3_5")
+    rng, params = np.random.default_rng(0), dict(tree_flatten(model.parameters()))
+    packed = [key.removesuffix(".scales") for key in params if key.endswith(".scales")]
+    for path in packed:
+        w = mx.array(rng.standard_normal((params[f"{path}.weight"].shape[0], 128)).astype(np.float16))
+        w = mx.tile(w, (1, params[f"{path}.scales"].shape[1]))
+        parts = mx.quantize(w, group_size=128, bits=2)
+        params |= zip((f"{path}.{part}" for part in ("weight", "scales", "biases")), parts, strict=True)
+    matrices, found = surveyed(save(tmp_path, params, {"quantization": model.args.quantization}))
+    for path in packed:
+        codes, scales, biases = (params[f"{path}.{part}"] for part in ("weight", "scales", "biases"))
+        exact = mx.dequantize(
+            codes, scales.astype(mx.float32), biases.astype(mx.float32), group_size=128, bits=2
+        )
+        np.testing.assert_array_equal(matrices[f"{path}.weight"], np.array(exact))
+    assert len(packed) == 4 and matrices.keys() == dict(linear_parameters(plain)).keys()
+    assert all("conv" in row["tensor_name"] for row in found.unmatched)
 
 
 def fits(path: str, module: Any) -> bool:
@@ -150,6 +185,10 @@ def test_a_language_model_within_another_has_the_same_places(prefix: str) -> Non
     assert isinstance(place(f"{prefix}layers.0.input_layernorm.weight", (8,), {}), str)  # control
 
 
+# tables and projections beside the blocks
+BESIDE = ("ngram", "per_layer_model_projection", "output_attn_res_proj")
+
+
 def test_every_linear_layer_of_every_architecture_has_its_place() -> None:
     """By its module: what mlx-lm computes with as experts is a stack of experts, all else is not."""
     wrong, count = [], 0
@@ -159,8 +198,8 @@ def test_every_linear_layer_of_every_architecture_has_its_place() -> None:
             continue
         modules = dict(model.named_modules())
         for key, shape in linear_parameters(model):
-            if "ngram" in key or "per_layer_model_projection" in key:
-                continue  # tables and a projection beside the blocks
+            if any(part in key for part in BESIDE):
+                continue
             found = place(key, shape, {"model_type": name})
             routed = type(modules[key.removesuffix(".weight")]).__name__ == "SwitchLinear"
             grouped = (

@@ -8,7 +8,7 @@ from typing import Any
 
 from mlx_plastic.errors import PlasticError
 
-HEADS = {"lm_head", "output", "embed_out"}
+HEADS = {"lm_head", "output", "embed_out", "ff_out"}  # outside the blocks; inside them ff_out is OLMo's down
 OUTSIDE = {"vision_tower", "vision_model", "visual", "vision_projection", "audio_tower"}
 ROUTERS = {"router", "gate", "wg", "shared_expert_gate", "modality_router"}
 

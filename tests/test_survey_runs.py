@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from families import mixture
+from families import HUB, mixture
 from mlx_plastic.backend import mx
 from mlx_plastic.base import load_base
 from mlx_plastic.errors import BadData, BaseNotFound, PlasticError
@@ -28,7 +28,7 @@ from mlx_plastic.survey.folder import RunFolder, init_run
 from mlx_plastic.survey.frames import find_table, read_table, write_table
 from mlx_plastic.survey.tables import deltas
 from mlx_plastic.survey.units import Unit, is_done
-from mlx_plastic.survey.watch import _switches, expert_stacks, join_errors, watch, write_watched
+from mlx_plastic.survey.watch import _switches, expert_stacks, join_errors, layer_of, watch, write_watched
 from test_survey_cli import plastic
 from tiny import make_checkpoint
 
@@ -129,39 +129,60 @@ def test_watching_counts_what_the_routers_choose_and_leaves_the_model_as_it_was(
     assert sum(row["share"] for row in found.rows()) == pytest.approx(2)  # one a layer
 
 
-# softmax over all, over the chosen, sigmoid with a bias, in groups, top 1, experts kept one by one
-ROUTED = (
-    *("afmoe", "bailing_moe", "dbrx", "deepseek_v2", "deepseek_v3", "dots1", "ernie4_5_moe", "glm4_moe"),
-    *("gpt_oss", "granitemoe", "jamba", "Klear", "laguna", "lfm2_moe", "minimax", "mixtral", "nemotron_h"),
-    *("olmoe", "phimoe", "qwen2_moe", "qwen3_moe", "solar_open"),
+TEXT = [int(t) for t in np.random.default_rng(1).integers(0, 64, 24)]
+NEEDS_METAL = {"muse_spark"}  # mlx-lm computes it with kernels of its own
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.metal) if n in NEEDS_METAL else n for n in sorted(HUB)]
 )
-
-
-@pytest.mark.parametrize("name", ROUTED)
 def test_what_is_counted_is_what_a_family_computes_with(name: str) -> None:
-    """Weights of experts that are not counted may be anything; of those that are, no answer is left."""
+    """An expert of the last layer was chosen by those tokens whose answer changes when its weights do."""
     model = mixture(name)
-    tokens, path = [7], next(reversed(expert_stacks(model)))
-    counts = watch(model, tokens).counts[path]
-    chosen = counts > 0
-    assert 0 < chosen.sum() < len(counts)  # both kinds are there
-    for expert, met in enumerate(chosen):
-        kept = spoil(expert_stacks(model)[path], expert)
-        logits = np.array(model(mx.array(tokens)[None]))
-        assert np.isfinite(logits).all() == (not met), (expert, counts)
+    found, stacks = watch(model, TEXT), expert_stacks(model)
+    path = max(found.counts, key=lambda path: layer_of(path) or 0)
+    before = answers(model)
+    changed = []
+    for expert in range(len(found.counts[path])):
+        kept = spoil(stacks[path], expert)
+        changed.append(int((answers(model) != before).any(-1).sum()))
         for layer, weight in kept:
             layer.weight = weight
+    assert found.counts[path].tolist() == changed
+    assert len(set(changed)) > 1  # control: counts of others would not do
+    for layer in found.layers():
+        told = found.counts[layer["module"]].sum() + layer["zero_experts"]
+        assert told == layer["experts_per_token"] * len(TEXT)
+
+
+def answers(model: Any) -> np.ndarray:
+    """The logits of each token of the text, (tokens, vocabulary)."""
+    return np.array(model(mx.array(TEXT)[None])[0].astype(mx.float32))
 
 
 def spoil(stack: Any, expert: int) -> list[tuple[Any, mx.array]]:
-    """Makes NaN of the weights of one expert. Returns its layers and what they held."""
+    """Changes the weights of one expert much. Returns its layers and what they held."""
     layers = list(stack[expert].children().values()) if isinstance(stack, list) else _switches(stack)
     kept = [(layer, layer.weight) for layer in layers]
     for layer in layers:
         w = np.array(layer.weight)
-        w[... if isinstance(stack, list) else expert] = np.nan
+        w[... if isinstance(stack, list) else expert] *= -3
         layer.weight = mx.array(w)
     return kept
+
+
+def test_a_choice_of_an_expert_that_computes_nothing_is_none_of_the_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """LongCat's: what reaches the stack is expert 0, with weight 0."""
+    model = mixture("longcat_flash")
+    found = watch(model, TEXT)
+    assert min(found.zeros.values()) > 0
+    monkeypatch.setattr("mlx_plastic.survey.watch._zero_routers", lambda model, stacks: {})
+    naive = watch(model, TEXT)  # control: counted where the experts are called
+    for path, counts in naive.counts.items():
+        assert counts[0] == found.counts[path][0] + found.zeros[path]
+        assert counts[1:].tolist() == found.counts[path][1:].tolist()
 
 
 def test_watched_experts_are_joined_with_their_errors(

@@ -29,7 +29,7 @@ LAYERS: Columns = {
     **columns.typed("layer"),
     **dict.fromkeys(("tokens", "experts", "experts_per_token", "unused"), "int"),
     **dict.fromkeys(("effective_experts", "largest_share", "smallest_share"), "float"),
-    "module": "str",
+    **{"module": "str", "zero_experts": "int"},
 }
 JOINED: Columns = {
     **columns.typed("layer", "expert_id", "scheme"),
@@ -39,11 +39,16 @@ JOINED: Columns = {
 
 @dataclass(frozen=True)
 class Watched:
-    """counts: by path of a stack of experts, (experts,) how often each was chosen. tokens: read in all."""
+    """counts: by path of a stack of experts, (experts,) how often each was chosen. tokens: read in all.
+
+    chosen: by path, experts of a token. zeros: by path, how often it was one that computes nothing, which
+    LongCat's routers may choose; that is in no count.
+    """
 
     counts: Mapping[str, Array]
     tokens: int
     chosen: Mapping[str, int]
+    zeros: Mapping[str, int]
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """One for each expert. load: its share over an even one; 1 is what each would have."""
@@ -62,6 +67,7 @@ class Watched:
             yield {
                 "layer": layer_of(path),
                 "module": path,
+                "zero_experts": self.zeros[path],
                 "tokens": self.tokens,
                 "experts": len(counts),
                 "experts_per_token": self.chosen[path],
@@ -114,16 +120,31 @@ def watch(
         raise ValueError("no tokens to read")
     stacks = expert_stacks(model)
     counts = {path: np.zeros(_experts(stack), np.int64) for path, stack in stacks.items()}
-    with _recording(stacks) as seen:
+    zeros = dict.fromkeys(stacks, 0)
+    with _recording(stacks, _zero_routers(model, stacks)) as seen:
         for start in range(0, len(tokens), window):
             mx.eval(model(mx.array(list(tokens[start : start + window]))[None]))
             for path, indices in seen:
-                counts[path] += np.bincount(np.array(indices).reshape(-1), minlength=len(counts[path]))
+                experts = len(counts[path])
+                found = np.bincount(np.array(indices).reshape(-1), minlength=experts)
+                counts[path] += found[:experts]
+                zeros[path] += int(found[experts:].sum())
             seen.clear()
             if on_progress:
                 on_progress(min(start + window, len(tokens)), len(tokens))
-    met = {path: found for path, found in counts.items() if found.any()}
-    return Watched(met, len(tokens), {path: int(found.sum()) // len(tokens) for path, found in met.items()})
+    met = {path: found for path, found in counts.items() if found.any() or zeros[path]}
+    chosen = {path: (int(found.sum()) + zeros[path]) // len(tokens) for path, found in met.items()}
+    return Watched(met, len(tokens), chosen, {path: zeros[path] for path in met})
+
+
+def _zero_routers(model: Any, stacks: Mapping[str, Any]) -> dict[str, Any]:
+    """Path of a stack -> the router that knows better than the stack which of its experts are chosen.
+
+    A choice of LongCat's experts that compute nothing reaches the stack as one of expert 0, with weight 0.
+    """
+    modules = dict(model.named_modules())
+    owners = {path: modules[path.rpartition(".")[0]] for path in stacks}
+    return {path: owner.router for path, owner in owners.items() if getattr(owner, "zero_expert_num", 0)}
 
 
 def _experts(stack: Any) -> int:
@@ -131,8 +152,10 @@ def _experts(stack: Any) -> int:
 
 
 @contextmanager
-def _recording(stacks: Mapping[str, Any]) -> Iterator[list[tuple[str, Any]]]:
-    """While it lasts, it is told which experts are called; the tree of modules is not touched."""
+def _recording(stacks: Mapping[str, Any], routers: Mapping[str, Any]) -> Iterator[list[tuple[str, Any]]]:
+    """While it lasts, it is told which experts are called, or which a router among these chooses; the tree of
+    modules is not touched.
+    """
     seen: list[tuple[str, Any]] = []
 
     def stacked(path: str, kind: Any) -> Any:
@@ -149,14 +172,25 @@ def _recording(stacks: Mapping[str, Any]) -> Iterator[list[tuple[str, Any]]]:
 
         return type(kind.__name__, (kind,), {"__call__": call})
 
+    def choosing(path: str, kind: Any) -> Any:
+        def call(self: Any, *given: Any) -> Any:
+            indices, weights = kind.__call__(self, *given)
+            seen.append((path, indices))
+            return indices, weights
+
+        return type(kind.__name__, (kind,), {"__call__": call})
+
     before: list[tuple[Any, Any]] = []
     try:
         for path, stack in stacks.items():
-            modules = stack if isinstance(stack, list) else [stack]
+            modules = stack if isinstance(stack, list) else [routers.get(path, stack)]
             for e, module in enumerate(modules):
                 kind = type(module)
                 before.append((module, kind))
-                module.__class__ = alone(path, kind, e) if modules is stack else stacked(path, kind)
+                if modules is stack:
+                    module.__class__ = alone(path, kind, e)
+                else:
+                    module.__class__ = (choosing if path in routers else stacked)(path, kind)
         yield seen
     finally:
         for module, kind in before:

@@ -27,7 +27,6 @@ from typing import Any
 
 import numpy as np
 
-from mlx_plastic.backend import mx
 from mlx_plastic.survey import engines
 from mlx_plastic.survey.collect import collect, plan_collect
 from mlx_plastic.survey.config import Stats
@@ -38,6 +37,9 @@ from mlx_plastic.survey.plain import to_bf16, widened
 from mlx_plastic.survey.quantsim import prepare
 from mlx_plastic.survey.schemes import AFFINE_BITS, AFFINE_GROUPS, DEFAULT_SCHEMES, FIXED, Scheme
 from mlx_plastic.survey.units import do_unit
+
+if __name__ != "__mp_main__":  # workers, which read this file too, need no MLX and look for no BLAS
+    from mlx_plastic.backend import mx
 
 LAYERS, EXPERTS, SHAPE, LARGE = 8, 16, (512, 1024), (4096, 1024)
 SCALES = (1e3, 1.0, 0.02, 0.005, 1e-3, 1e-4)

@@ -108,6 +108,7 @@ def _needed_of_address(words: tuple[str, ...]) -> float:
     spoken = [low for low in lows if low[0].isalpha() and len(low) > 2 and low not in CALENDAR]
     street = any(low in STREET or low in UNIT or low.endswith(STREET_ENDS) for low in lows)
     number = any(any(c.isdigit() for c in word) for word in words)
-    if any(word in "=<[]{}" for word in words) or not (spoken or street) or not (number or street):
+    drawn = any(len(w) > 7 and w.isalnum() and not (w.isalpha() or w.isdigit()) for w in words)  # of a UUID
+    if drawn or any(word in "=<[]{}" for word in words) or not (spoken or street) or not (number or street):
         return 2.0
     return LEAST["A"] if number and (street or any(map(_is_place, words))) else 0.6

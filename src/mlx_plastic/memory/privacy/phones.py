@@ -36,6 +36,7 @@ _DATE = re.compile(
     r"(?:(?:19|20)\d\d[-./]\d{1,2}[-./]\d{1,2}|\d{1,2}[-./]\d{1,2}[-./](?:19|20)?\d\d|(?:19|20)\d{6})"
     r"(?:[ \t]\d{0,2}(?:[:.]?\d{2}){0,2})?|(?:1\d|20)\d\d[ ]?[-\u2013/][ ]?(?:1\d|20)\d\d"
 )
+_FRACTION = re.compile(r"\d\.\d+")
 _THOUSANDS = re.compile(
     r"\d{1,2}(?:[ .\u00a0]\d{3})+|\d{3}[ .\u00a0]\d{3}"
 )  # of three threes some are phones
@@ -57,7 +58,9 @@ def phones(page: Page) -> Iterator[Span]:
         if len(digits) > 15:  # several in a row
             for part in _NANP.finditer(bare):
                 yield Span(start + part.start(), start + part.end(), "phone", POSSIBLE)
-        if not 7 <= len(digits) <= 15 or _DATE.fullmatch(bare) or len(set(digits)) == 1:
+        if not 7 <= len(digits) <= 15 or len(set(digits)) == 1:
+            continue
+        if _DATE.fullmatch(bare) or _FRACTION.fullmatch(bare):
             continue
         if bare.count("(") < bare.count(")") and page.text[start - 1 : start] == "(":
             start -= 1

@@ -44,9 +44,10 @@ class Placeholders:
             if number is None:
                 number = self._last[name] = self._last.get(name, 0) + 1
             self._numbers[key] = number
-        if is_exact(kind, found):
-            self._exact[_digest(found)] = kind
-            self._lengths.setdefault(hash(found[:SHORTEST]), set()).add(len(found))
+        for said in {found, found.rstrip("!")}:  # "Winter24!" may be said again without its mark
+            if is_exact(kind, said):
+                self._exact[_digest(said)] = kind
+                self._lengths.setdefault(hash(said[:SHORTEST]), set()).add(len(said))
         return f"[{name}_{number}]"
 
     def again(self, text: str) -> Iterator[Span]:

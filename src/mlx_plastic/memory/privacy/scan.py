@@ -19,6 +19,7 @@ DETECTORS: tuple[tuple[tuple[Kind, ...], str, str], ...] = (
     (("secret",), "secret_forms", "forms"),
     (("secret",), "secret_words", "told"),
     (("secret",), "secret_near", "near"),
+    (("secret",), "secret_codes", "codes"),
     (("secret",), "randomness", "random_strings"),
     (("card",), "numbers", "cards"),
     (("iban",), "numbers", "ibans"),

@@ -159,7 +159,13 @@ _QUERY = re.compile(
 )
 _BEARER = re.compile(r"\b(?:bearer|basic|token)\s+([A-Za-z0-9_\-.+/=]{16,2000})")
 _BEARERS = ("bearer", "basic", "token")
-_SHELL = re.compile(r"(?:\s-u\s+|--user[ =])[\"']?[\w.@\-]{1,64}:([^\s\"']{3,128})")
+_SHELL = re.compile(  # curl -u me:pw, mysql -u me -ppw, --password=pw
+    r"(?:\s-u\s+|--user[ =])[\"']?[\w.@\-]{1,64}:([^\s\"']{3,128})"
+    r"|\b(?:mysql\w{0,8}|mariadb|sshpass|7za?|zip|psql)\s[^\n]{0,80}?(?<!\S)-[pP][\"']?([^\s\"'-][^\s\"']{3,127})"
+    r"|\s--?(?:pass(?:word|wd|phrase)?|token|secret|api-?key)[ =][\"']?([^\s\"'-][^\s\"']{3,127})"
+)
+_OPTIONS = (" -u", " -p", " --user", " --pass", " -pass", "token", "secret", "api-key", "apikey")
+_NAMED = re.compile(r"[$%<{\[(]|[A-Z_]+\Z|(?i:your|file|stdin)")  # where it is, not what it is
 
 
 def forms(page: Page) -> Iterator[Span]:
@@ -181,8 +187,10 @@ def forms(page: Page) -> Iterator[Span]:
     for match in _BEARER.finditer(page.low) if page.says(_BEARERS) else ():
         if is_random(text[slice(*match.span(1))]):
             yield Span(*match.span(1), "secret", CERTAIN)
-    if "-u" in text:
-        yield from (Span(*m.span(1), "secret", LIKELY) for m in _SHELL.finditer(text))
+    if " -" in text and page.says(_OPTIONS):
+        for match in _SHELL.finditer(text):
+            if not _NAMED.match(match[match.lastindex or 1]):
+                yield Span(*match.span(match.lastindex or 1), "secret", LIKELY)
 
 
 def _pems(text: str) -> Iterator[Span]:

@@ -1,4 +1,4 @@
-"""Passwords and PINs that stand near words that speak of one, however the sentence goes.
+"""Passwords that stand near words that speak of one, however the sentence goes.
 
 Where `secret_words` knows the ways to tell a secret, this knows only what secrets look like: less sure, and
 mostly for training, which would rather mask a word too many.
@@ -10,24 +10,24 @@ import re
 from collections.abc import Iterator
 
 from mlx_plastic.memory.privacy.page import Page
-from mlx_plastic.memory.privacy.secret_words import STOP, USUAL, closed, is_code, is_mixed
+from mlx_plastic.memory.privacy.secret_more import with_more
+from mlx_plastic.memory.privacy.secret_words import ABROAD, STOP, TONGUES, USUAL, closed, is_code, is_mixed
 from mlx_plastic.memory.privacy.spans import LIKELY, POSSIBLE, Span
 
 BEFORE, AFTER = 220, 240  # characters around such a word
 FAR = 110  # characters from it
 
-_ABROAD = r"kennwort|passwort|mot de passe|contraseña|senha|wachtwoord|lösenord|hasło|пароль"
 _CJK = r"密码|密碼|パスワード|비밀번호"
 SPOKEN = (  # without one of these in a text there is nothing to look for
-    *_ABROAD.split("|"), *_CJK.split("|"), "pass", "pw", "credential", "log", "sign", "wifi", "wi-fi", "key",
+    *TONGUES, *_CJK.split("|"), "pass", "pw", "credential", "log", "sign", "wifi", "wi-fi", "key",
     "secret", "token", "unlock",
 )  # fmt: skip
 _SIGN = re.compile(
-    rf"pass[ -]?[wcpk]|pwd?\b|{_ABROAD}|{_CJK}|credential|log[ -]?in\b|sign[ -]?in\b|wi-?fi|secret|token|"
+    rf"pass[ -]?[wcpk]|pwd?\b|{ABROAD}|{_CJK}|credential|log[ -]?in\b|sign[ -]?in\b|wi-?fi|secret|token|"
     r"unlock|[sienth][ _-]?key"
 )
 _PASSWORD = re.compile(
-    rf"\b(?:pass[ -]?(?:words?|codes?|phrases?|keys?)|passwd|pwd?|credentials?|{_ABROAD})\b",
+    rf"\b(?:pass[ -]?(?:words?|codes?|phrases?|keys?)|passwd|pwd?|credentials?|{ABROAD})\b",
     re.IGNORECASE,
 )
 _LOOSER = re.compile(  # also told in one breath with other things: only what looks drawn by chance counts
@@ -38,31 +38,9 @@ _LOOSER = re.compile(  # also told in one breath with other things: only what lo
 _STOPS = re.compile(r"[.!?]\s|\n")
 _WORD = re.compile(r"(?<!\S)[\"'(\u201c\u2018`]{0,2}\S{6,64}")
 _CLASSES = tuple(re.compile(c) for c in (r"[a-z]", r"[A-Z]", r"\d", r"[^\w\s'\u2019.,:/-]"))
-
-OPENING = ("pin", "code", "otp", "2fa", "cv", "comb", "open", "lock", "arm")
-_PIN = re.compile(r"\b(?:pin(?:code|s)?|pass[ -]?codes?|otp|2fa|cv[vc]2?)\b", re.IGNORECASE)
-_CODE = re.compile(r"\b(?:codes?|combination|combo)\b", re.IGNORECASE)
-_LOCK = re.compile(
-    r"\b(?:(?:un|pad)?lock(?:s|ed|er|box)?|doors?|gates?|garage|alarm|safe|vault|keypad|building|entry|entrance|"
-    r"access|phone|luggage|suitcase|bike|verification|security|one-time|confirmation)\b",
-    re.IGNORECASE,
-)
-_DIGITS = re.compile(  # four to eight and no year, neither money nor a measure nor part of something else
-    r"(?<![\w.,:/$€£¥#+-])(?<!page )(?<!room )(?<!step )(?!(?:19|20)\d\d(?!\d))\d{4,8}"
-    r"(?![\w%]|[.,:/-]\d|\s?[€£$%°]|\s(?:people|users|times|days|hours|minutes|seconds|characters|digits|euros?|"
-    r"dollars?|pounds|metres|meters|miles|km|cards?|points|bits|bytes|words|years|rows|lines|and\s\d)\b)",
-    re.IGNORECASE,
-)
-
-_OPENS = re.compile(  # "the garage opens with 90733"
-    r"\b(?:open|unlock|disarm|arm)(?:s|ed)?\s(?:with|using)\s(?:the\s|my\s|code\s|number\s){0,2}"
-    r"[\"'\u201c]?(?P<value>\d{3,8})(?![\w%:]|[.,]\d|\s(?:people|keys?|minutes|hours|days|stores?|shops?|branches)\b)",
-    re.IGNORECASE,
-)
-
 # "my password is sunshine", "das Passwort lautet apfelbaum", "the password: blue horse lamp"
 _PLAIN = re.compile(
-    rf"\b(?:pass[ -]?(?:words?|phrases?)|pwd|pw|{_ABROAD})\b[\"']?"
+    rf"\b(?:pass[ -]?(?:words?|phrases?)|pwd|pw|{ABROAD})\b[\"']?"
     r"(?:\s(?:for|to|of|on)(?:\s[\w'-]{1,20}){1,4}?)?"
     r"(?:\s(?:is|was|ist|lautet|heißt|est|es|è|é|är|to|becomes|set to|changed to)\s|\s?[:=]\s{0,2})"
     r"(?P<value>[^\W\d_]{4,20}(?:\s[^\W\d_]{2,20}){0,6})(?=[.,;!?)]|\s?$|\s(?:and|but|now|please|for|since)\b)",
@@ -76,11 +54,11 @@ _SUM = re.compile(r"[\d+*/=<>().,%$-]+|\w+=['\"(\[].*")  # 5*2=10, name='value'
 
 
 def near(page: Page) -> Iterator[Span]:
-    yield from _digits(page)
     if not page.says(SPOKEN):
         return
     for low, high in page.near(_SIGN, BEFORE, AFTER):
-        yield from _words(page.text, low, high)
+        for span in _words(page.text, low, high):
+            yield from with_more(page.text, span)
         for pattern in (_PLAIN, _UNSPACED):
             for match in pattern.finditer(page.text, low, high):
                 if pattern is _UNSPACED or _is_password(match["value"]):
@@ -89,18 +67,18 @@ def near(page: Page) -> Iterator[Span]:
 
 def _words(text: str, low: int, high: int) -> Iterator[Span]:
     """What looks like a password, in the sentences around one that speaks of it, or like a key in its own."""
-    for first, last, inner in _around(text, low, high, _PASSWORD, sentences=1):
+    for first, last, inner in around(text, low, high, _PASSWORD, sentences=1):
         for start, end in _candidates(text, first, last):
             strong = _classes(text[start:end]) >= 3 and end - start >= 7 and inner[0] <= start < inner[1]
             yield Span(start, end, "secret", LIKELY if strong else POSSIBLE)
-    for first, last, _ in _around(text, low, high, _LOOSER, sentences=0):
+    for first, last, _ in around(text, low, high, _LOOSER, sentences=0):
         for start, end in _candidates(text, first, last):
             found = text[start:end]
             if end - start >= 7 and _classes(found) >= 2 and _CLASSES[2].search(found):
                 yield Span(start, end, "secret", POSSIBLE)
 
 
-def _around(
+def around(
     text: str, low: int, high: int, spoken: re.Pattern[str], *, sentences: int
 ) -> Iterator[tuple[int, int, tuple[int, int]]]:
     """(start, end, the sentence itself) around each word that speaks of one; none is looked at twice."""
@@ -129,21 +107,6 @@ def _candidates(text: str, first: int, last: int) -> Iterator[tuple[int, int]]:
 def _classes(found: str) -> int:
     """How many of small letters, capitals, digits and signs it has."""
     return sum(c.search(found) is not None for c in _CLASSES)
-
-
-def _digits(page: Page) -> Iterator[Span]:
-    """Numbers in a sentence that speaks of a PIN, or of a code and of what it opens."""
-    if not page.says(OPENING):
-        return
-    text = page.text
-    for low, high in page.numbers(3, FAR, FAR):
-        yield from (Span(*m.span("value"), "secret", POSSIBLE) for m in _OPENS.finditer(text, low, high))
-        for spoken in (_PIN, _CODE):
-            for first, last, inner in _around(text, low, high, spoken, sentences=0):
-                if spoken is _PIN or _LOCK.search(text, *inner):
-                    yield from (
-                        Span(*m.span(), "secret", POSSIBLE) for m in _DIGITS.finditer(text, first, last)
-                    )
 
 
 def _is_password(value: str) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from mlx_plastic.memory.privacy.lexicon import is_ordinary, lexicon
 from mlx_plastic.memory.privacy.page import Page
 from mlx_plastic.memory.privacy.randomness import is_random
+from mlx_plastic.memory.privacy.secret_more import with_more
 from mlx_plastic.memory.privacy.spans import LIKELY, POSSIBLE, Span
 from mlx_plastic.memory.tags import tags_in
 
@@ -23,11 +24,19 @@ _CODE_OF = (
     "unlock|reset|auth(?:entication|orization)?|confirmation|2fa|mfa|login|sms|activation|vault|keypad|building|house|"
     "pass|pin|secret|authenticator|card|phone"
 )
-_NOUN = (
+ABROAD = (  # "WLAN-Passwort", "Bankkennwort"
+    r"(?:\w{1,20}-?)?(?:passwort|kennwort)|mot de passe|contrase(?:n|ñ)a|senha|parola|wachtwoord|lösenord|"
+    r"adgangskode|salasana|hasł(?:o|em)|heslo|jelszó|şifre|пароль"
+)
+TONGUES = (  # one of these stands in each of them
+    "kennwort", "passwort", "mot de passe", "contrase", "senha", "parola", "wachtwoord", "lösenord",
+    "adgangskode", "salasana", "hasł", "heslo", "jelszó", "şifre", "пароль",
+)  # fmt: skip
+_NOUN = (  # in the third line "DB_PASSWORD="
     rf"(?P<noun>(?:(?:{_KEY_OF})[ _-]?){{1,3}}(?:keys?|tokens?|secrets?)(?:[ _-]?(?:id|key|value))?|"
     rf"(?:{_CODE_OF})(?:['\u2019]s)?[ -]?codes?|"
-    r"pass[ -]?(?:words?|wd|codes?|keys?|phrases?)|passwort|kennwort|mot de passe|contrase(?:n|ñ)a|senha|"
-    r"parola|pwd|pw|"
+    r"(?:(?:[a-z0-9]{1,20}[_-]){1,4})?(?:pass(?:word|wd|phrase)?s?(?=\s?[:=])|secret(?=\s?[:=]))|"
+    rf"pass[ -]?(?:words?|wd|codes?|keys?|phrases?)|{ABROAD}|pwd|pw|"
     r"pass(?=\s*[:=]|\sis\s)|pin(?:[ -]?(?:code|number|no\.?))?|pincode|otp|totp|cvv2?|cvc2?|csc|"
     r"combination|combo|"
     r"credentials?|creds?|seed ?phrase|mnemonic|recovery phrase|(?:security|secret) answer|"
@@ -41,13 +50,14 @@ _FILLER = (
 )
 # "...password for the router at home is", "...code to the gate:", "PIN? It's"
 _ABOUT = (
-    r"(?:\s(?:for|to|of|on|at|in|from|with|behind|that)(?:\s(?!(?:is|was|"
-    r"are)\b)[\w'\u2019.@+\-]{1,30}){1,7}?)?"
+    r"(?:\s(?:for|to|of|on|at|in|from|with|behind|that|they|you|he|she|we|i|itself|du|de|del|da|do|der|für|zum)"
+    r"(?:\s(?!(?:is|was|"
+    r"are)\b)[\w'\u2019.@+\-]{1,30}){0,7}?)?"
 )
 _LINK = (
     rf"(?:['\u2019]s\s|[\s\"'\u2019*_`)]{{0,3}}(?:=>|->|→|:=|={{1,2}}|:|\?)\s{{0,3}}(?:it['\u2019]?s\s)?"
-    rf"|[\s,;]{{1,3}}(?:(?:is|was|are|be|used to be|should be|ist|es|est|to|from|"
-    rf"equals?|reads?|says|as|it['\u2019]?s|=|"
+    rf"|[\s,;]{{1,3}}(?:(?:is|was|are|be|used to be|should be|ist|es|est|è|é|är|er|jest|lautet|hei(?:ß|ss)t|"
+    rf"to|from|equals?|reads?|says|as|it['\u2019]?s|=|"
     rf"remains?|stays?|use|try)\b)"
     rf"(?:[\s,:;]{{1,3}}(?:{_FILLER})\b){{0,4}}[\s:,]{{1,3}})"
 )
@@ -78,35 +88,43 @@ _NEAR = re.compile(  # "the bank made me pick a new password so now it is hunter
 )
 _QUOTE = re.compile(r"[\"'\u201c\u201d`\u00ab]")
 _LINKS = re.compile(  # without one of these _TOLD and _NEAR have nothing to find
-    r"[:=>\u2192?\u2019']|\b(?:is|was|are|be|used|should|ist|es|est|to|from|equals?|reads?|says|as|it|remains?|"
-    r"stays?|use|try|typed|entered)\b",
+    r"[:=>\u2192?\u2019']|\b(?:is|was|are|be|used|should|ist|es|est|è|é|är|er|jest|lautet|hei(?:ß|ss)t|to|"
+    r"from|equals?|reads?|says|as|it|remains?|stays?|use|try|typed|entered)\b",
     re.IGNORECASE,
 )
 _LOGIN = re.compile(
     r"\b(?:log ?in|sign ?in|login|credentials?|creds?|username|user|account)\b[\w\s]{0,24}?"
     r"(?:[:=]|\bwith\b|\bas\b|\bare\b|\bis\b|\busing\b)\s{0,2}[\"'`]?[\w.@+\-]{2,64}[\"'`]?\s{0,2}"
-    r"(?:/|\||:|,|and|with|;|\bpw\b)\s{0,2}[\"'`]?(?P<value>[^\s\"'`]{4,128})",
+    r"(?:/|\||:|,|and|with|;|\bpw\b)\s{0,2}[\"'`]?(?P<value>[^\s\"'`]{4,128})"
+    r"|\b(?:wi-?fi|wlan|ssid|network)\b\s?[:=]?\s[\"'`]?[\w.@+\-]{2,32}[\"'`]?\s?[/|,]\s?"
+    r"(?P<net>[^\s\"'`/|,]{8,64})"
+    r"|\b(?:user(?:name)?|login)\s[\w.@+\-]{2,64}[\s,;/]{1,3}(?:and\s)?pass(?:word|wd)?[\s:]{1,2}"
+    r"(?P<said>[^\s\"'`]{4,128})"
+    r"|\b(?:change|reset|set|update|switche?)d?\s(?:my|the|our|his|her|their)\s(?:[\w'\u2019]{1,20}\s){0,3}"
+    r"pass\sto\s(?P<pass>[^\s\"'`]{5,128})",
     re.IGNORECASE,
 )
 _PHRASE = re.compile(
-    r"(?:seed ?phrase|mnemonic|recovery (?:phrase|words)|pass ?phrase)s?\b[^\n:=]{0,40}?(?:\bis\b|\bare\b|:|"
+    r"(?:seed ?phrase|mnemonic|(?:recovery|wallet|backup|secret) (?:phrase|words|seed)|pass ?phrase)s?\b"
+    r"[^\n:=]{0,40}?(?:\bis\b|\bare\b|:|"
     r"=)\s{0,2}"
     r"[\"'\u201c`]?(?P<value>[a-z]{3,10}(?:[\s,-]{1,2}[a-z]{3,10}){3,24})",
     re.IGNORECASE,
 )
 SPOKEN = (
     "pass", "pw", "pin", "code", "otp", "cvv", "cvc", "cv2", "csc", "combination", "combo", "key", "token",
-    "secret", "cred", "seed", "recovery", "mnemonic", "answer", "kennwort", "mot de passe", "contrase",
-    "senha", "parola", "log", "sign", "user",
+    "secret", "cred", "seed", "recovery", "mnemonic", "answer", "wallet", "wifi", "wi-fi", "wlan", "ssid",
+    "network", "log", "sign", "user", *TONGUES,
 )  # fmt: skip
 _SIGN = re.compile(  # without one of these there is nothing to look for; no \b ahead, which would be slow
     r"pass(?:[wcpk]|\b)|pwd?\b|pin\b|pincode|codes?\b|otp\b|cv[vc]2?\b|csc\b|combination|combo\b|keys?\b|"
-    r"tokens?\b|secret|creds?\b|credential|seed ?phrase|recovery|mnemonic|security answer|kennwort|"
-    r"mot de passe|contrase|senha|parola|log ?in|sign ?in|user(?:name|\s?[:=])"
+    r"tokens?\b|secret|creds?\b|credential|seed ?phrase|recovery|mnemonic|security answer|wallet|wi-?fi|wlan|"
+    rf"ssid|network|{'|'.join(TONGUES)}|log ?in|sign ?in|user(?:name|\s)"
 )
 JOINED = (
     14  # letters of an unknown word that are more likely several words without spaces than a typing error
 )
+JOINED_LOUDLY = 10  # the same, with an exclamation mark behind
 BEFORE, AFTER = 160, 240  # characters around such a sign
 
 STOP = frozenset(  # words after "password is" that are no password
@@ -130,7 +148,7 @@ STOP = frozenset(  # words after "password is" that are no password
     word words work working works would wrong yes yet you your
 """.split()
 )
-_STRONG = re.compile(r"pass|\bpw|pin|cvv|cvc|otp|secret|kennwort|contrase|senha|parola|mot de", re.IGNORECASE)
+_STRONG = re.compile(rf"pass|\bpw|pin|cvv|cvc|otp|secret|wi-?fi|wpa|network|{ABROAD}", re.IGNORECASE)
 _CODE = re.compile(r"\w[ -]?codes?|comb", re.IGNORECASE)  # "door code", not "code" alone
 _WEAK = frozenset(("code", "codes", "key", "keys", "token", "tokens", "combination", "combo"))
 _OTHER = re.compile(  # codes and keys that are none of these
@@ -141,6 +159,11 @@ _OTHER = re.compile(  # codes and keys that are none of these
     r"in|html|python|to)\s\Z",
     re.IGNORECASE,
 )
+_ONCE = re.compile(r"[A-Z]{1,3}-\d{4,8}")  # "G-447210"
+_APP = re.compile(
+    r"\bpassw(?:ord|ort)s?\b[^\n:=]{0,20}(?:\bis\b|[:=])\s{0,2}[\"']?"
+    r"(?P<value>[a-z]{4}(?:[ -][a-z]{4}){3})(?!\w| [a-z])"
+)
 _PIN = re.compile(r"\d{3,8}")
 _YEAR = re.compile(r"(?:19|20)\d\d")
 _EXPRESSION = re.compile(r"(?:[A-Za-z_][\w.]*[(\[{]|https?:|www\.|\[|\{|\$\{|%\(|\(|\\|//)")
@@ -150,7 +173,7 @@ _LETTER, _DIGIT = re.compile(r"[^\W\d_]"), re.compile(r"\d")
 _SIGN_INSIDE = re.compile(r"[^\w\s'\u2019/.,:-]")
 _HUMP = re.compile(r"[a-z].*[A-Z]|.[A-Z].*[a-z]")
 USUAL = re.compile(  # letters and digits, or both cases, in words of their own right
-    r"\W?(?:\d+(?:[.,]\d+)?(?:st|nd|rd|th|s|am|pm|km|kg|mm|cm|[kmgt]i?b|x|k|h|ms|px|bit)?|[A-Za-z]{1,4}-?\d{1,4}|"
+    r"\W?(?:1password\d?|keepass(?:xc)?|\d+(?:[.,]\d+)?(?:st|nd|rd|th|s|am|pm|km|kg|mm|cm|[kmgt]i?b|x|k|h|ms|px|bit)?|[A-Za-z]{1,4}-?\d{1,4}|"
     r"(?:windows|iphone|ipad|covid|android|ubuntu|galaxy|python|office)-?\d{1,4}|v?\d+(?:[.:/-]\d+)+|"
     r"[A-Za-z]+[-_/.'\u2019][A-Za-z.'\u2019/-]+|[@#].*|[\w.+-]+@[\w-]+\..*|[^A-Za-z0-9]*[A-Za-z]+[^A-Za-z0-9]*|\[.*)\W?",
     re.IGNORECASE,
@@ -162,7 +185,8 @@ def told(page: Page) -> Iterator[Span]:
     if not page.says(SPOKEN):
         return
     for low, high in page.near(_SIGN, BEFORE, AFTER):
-        yield from _told(page.text, low, high)
+        for span in _told(page.text, low, high):
+            yield from with_more(page.text, span)
 
 
 def _told(text: str, low: int, high: int) -> Iterator[Span]:
@@ -176,17 +200,20 @@ def _told(text: str, low: int, high: int) -> Iterator[Span]:
             noun, quoted = match["noun"], any(c in match["open"] for c in _QUOTES)
             if noun.lower() in _WEAK and _OTHER.search(text[max(0, match.start() - 24) : match.start()]):
                 continue
-            if sure := _confidence(text[start:end], noun, quoted=quoted, linked=pattern is _TOLD):
+            loud = text[end : end + 1] == "!"
+            if sure := _confidence(text[start:end], noun, quoted=quoted, linked=pattern is _TOLD, loud=loud):
                 yield Span(start, end, "secret", sure)
     for match in (m for pattern in (_BACKWARDS, _LOGIN) for m in pattern.finditer(text, low, high)):
-        start, end = closed(text, *match.span("value"))
+        start, end = closed(text, *match.span(match.lastgroup or 0 if match.re is _LOGIN else "value"))
         found = text[start:end]
         if is_mixed(found) and not (is_code(found) or tags_in(found)):  # "#private my password is ..."
             yield Span(start, end, "secret", LIKELY)
     for match in _BACKWARDS.finditer(text, low, high):
         if match["verb"] and _STRONG.search(match["noun"]) and _PIN.fullmatch(match["value"]):
             yield Span(*match.span("value"), "secret", LIKELY)
-    for match in _PHRASE.finditer(text, low, high):
+    for match in (m for pattern in (_PHRASE, _APP) for m in pattern.finditer(text, low, high)):
+        if match.re is _APP and all(map(is_ordinary, re.split(r"[ -]", match["value"]))):
+            continue
         if not _is_talk(match["value"]):
             yield Span(*match.span("value"), "secret", LIKELY)
 
@@ -209,10 +236,10 @@ def is_code(value: str) -> bool:
     return _EXPRESSION.match(value) is not None or _STAND_IN.search(value[:40]) is not None
 
 
-def _confidence(value: str, noun: str, *, quoted: bool, linked: bool) -> float:
+def _confidence(value: str, noun: str, *, quoted: bool, linked: bool, loud: bool = False) -> float:
     """How sure it is that `value`, said after `noun`, is the secret itself; 0.0: it is a word.
 
-    linked: by "is", ":" and the like; else it just follows.
+    linked: by "is", ":" and the like; else it just follows. loud: an exclamation mark does.
     """
     low = value.lower()
     if len(low) < 3 or low in STOP or is_code(value):
@@ -229,6 +256,8 @@ def _confidence(value: str, noun: str, *, quoted: bool, linked: bool) -> float:
             strong and (linked or (_DIGIT.search(value) and not USUAL.fullmatch(value)))
         ):
             return LIKELY
+        if linked and _CODE.search(noun) and _ONCE.fullmatch(value):
+            return LIKELY
         return POSSIBLE if linked or strong else 0.0
     if (
         strong
@@ -237,7 +266,8 @@ def _confidence(value: str, noun: str, *, quoted: bool, linked: bool) -> float:
         and (quoted or not (is_ordinary(low) or "secret" in noun.lower()))
         and not _is_talk(low)
     ):
-        return LIKELY if low.isalpha() and len(low) >= JOINED and low not in lexicon() else POSSIBLE
+        joined = low.isalpha() and len(low) >= (JOINED_LOUDLY if loud else JOINED)
+        return LIKELY if joined and low not in lexicon() else POSSIBLE
     return 0.0
 
 

@@ -56,9 +56,20 @@ def settle(spans: Iterable[Span], text: str) -> list[Span]:
         if kind in by_kind:
             pieces = _outside(_union(by_kind[kind]), taken)
             whole = {(s.start, s.end) for s in by_kind[kind]}
-            kept = [p for p in pieces if (p.start, p.end) in whole or _is_worth(p, text[p.start : p.end])]
+            kept = [
+                p if (p.start, p.end) in whole else _bare(p, text)
+                for p in pieces
+                if (p.start, p.end) in whole or _is_worth(p, text[p.start : p.end])
+            ]
             taken = sorted([*taken, *kept], key=lambda s: s.start)
     return taken
+
+
+def _bare(piece: Span, text: str) -> Span:
+    """Without the spaces at its ends, which stood inside the find."""
+    found = text[piece.start : piece.end]
+    start = piece.start + len(found) - len(found.lstrip())
+    return Span(start, piece.start + len(found.rstrip()), piece.kind, piece.confidence)
 
 
 def _is_worth(piece: Span, text: str) -> bool:

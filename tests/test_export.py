@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import stat
@@ -27,7 +28,7 @@ from mlx_plastic.cli.main import plastic
 from mlx_plastic.errors import BadArchive, Busy, PlasticError, Taken
 from mlx_plastic.home import Home, find_home, locked
 from mlx_plastic.home.contents import DATA, REMADE, carried, is_part
-from mlx_plastic.home.export import MANIFEST, export
+from mlx_plastic.home.export import HALF, MANIFEST, export
 from mlx_plastic.home.restore import read_archive, restore
 from mlx_plastic.home.tape import safe_name
 from mlx_plastic.memory import Memory
@@ -334,6 +335,76 @@ def test_an_import_that_is_killed_leaves_an_empty_home_and_the_next_one_cleans_u
     done = run(root, "import", archive)
     assert done.exit_code == 0, done.stderr
     assert [p.name for p in tmp_path.iterdir()] == ["home"]
+
+
+def test_an_import_that_comes_second_leaves_the_locks_of_the_home_alone(
+    archive: Path, tmp_path: Path
+) -> None:
+    """It was empty when the second began, and is a home at work when it ends."""
+    home = Home(tmp_path / "home")
+    home.root.mkdir()
+
+    def first(staged: Home) -> None:
+        shutil.copytree(staged.root, home.root, dirs_exist_ok=True)
+        home.lock_file("night").parent.mkdir(exist_ok=True)
+        home.lock_file("night").touch()
+
+    found = read_archive(archive)
+    with pytest.raises(Taken, match="is not empty"):
+        restore(found, home, check=first)
+    assert home.lock_file("night").exists() and digests(home)
+
+
+KILLED_OUT = """
+import os, signal, sys
+from pathlib import Path
+from mlx_plastic.home import Home
+from mlx_plastic.home import export as room
+copied = []
+whole = room._copy
+def kills(writer, name, source):
+    if name.endswith(".sqlite"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return whole(writer, name, source)
+room._copy = kills
+room.export(Home(Path(sys.argv[1])), Path(sys.argv[2]))
+"""
+
+
+def test_what_a_killed_export_left_is_deleted_by_the_next_one_and_by_a_forget(
+    home: Home, tmp_path: Path
+) -> None:
+    say(home, 2)
+    out, other = tmp_path / "out", tmp_path / "out" / ".mine.part"
+    out.mkdir()
+    other.touch()
+    command = [sys.executable, "-c", KILLED_OUT, str(home.root), str(out / "a.tar.gz")]
+    for ends in ("export", "forget"):
+        assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+        assert [p for p in out.iterdir() if p.name.endswith(HALF)]  # control: it was under way
+        (copy,) = home.cache.glob("export-*/log.sqlite")
+        assert b"Rex" in copy.read_bytes()  # control: it holds what was said
+        if ends == "forget":
+            with Memory(home) as memory:
+                turns = [turn.id for turn in memory.turns()]
+            assert run(home, "memory", "forget", *turns, "--yes").exit_code == 0
+        else:
+            export(home, out / f"{ends}.tar.gz")
+            assert sorted(p.name for p in out.iterdir()) == [".mine.part", "export.tar.gz"]
+        assert not list(home.cache.glob("export-*"))
+
+
+def test_an_export_that_is_under_way_is_not_swept(home: Home, tmp_path: Path) -> None:
+    say(home, 2)
+    other = find_home(tmp_path / "other")
+    say(other, 1)
+
+    def tick(*_: object) -> None:
+        if not (tmp_path / "b").exists():
+            export(other, tmp_path / "b")
+
+    export(home, tmp_path / "a", tick=tick)
+    assert read_archive(tmp_path / "a").files and read_archive(tmp_path / "b").files
 
 
 # -- what lies in a home

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import test_store
-from chaos import by_day, by_night, checkpoints, served
+from chaos import by_day, by_night, checkpoints, moving, served
 from chaos.lives import Tell
 
 
@@ -40,5 +40,7 @@ ACTS = {
     "forget": Act(by_night.learned_secrets, by_night.forget_them, by_night.forgotten),
     "survey": Act(checkpoints.begun_survey, checkpoints.survey, checkpoints.surveyed),
     "compress": Act(checkpoints.begun_compression, checkpoints.compress, checkpoints.compressed),
+    "export": Act(moving.begun_home, moving.write_out, moving.written),
+    "import": Act(moving.begun_archive, moving.take_in, moving.taken_in),
     "serve": Act(nothing, served.serve, served.served),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -27,6 +28,8 @@ FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 HINT = "wait for it to end, then export again"
 WAIT_S = 10.0
+HALF = ".exporting"  # ends the name of a file that is being written; it is locked as long
+COPY = "export-"  # begins the name of a folder in the cache, with a copy of a database
 MOST_FILE = 8 * 2**30 - 1  # bytes; of a plain tar's header
 
 Tick = Callable[[float, float, str], None]
@@ -47,7 +50,8 @@ def export(home: Home, out: Path, *, tick: Tick | None = None) -> Exported:
     """Write the home to `out`: the same home gives the same bytes. No night and no change of packs meanwhile.
 
     SQLite files are copied by SQLite itself, so a chat may go on. Raises Taken if there is something at
-    `out`, Busy while a night runs, OSError for a full disk; then nothing is at `out`.
+    `out`, Busy while a night runs, OSError for a full disk; then nothing is at `out`. What a killed export
+    left, a hidden file beside `out` or a copy in the cache, the next one deletes; the copy a forget, too.
     """
     if out.exists() or out.is_symlink():
         raise Taken(f"{out} is there already", hint="choose another file; nothing is overwritten")
@@ -59,6 +63,7 @@ def export(home: Home, out: Path, *, tick: Tick | None = None) -> Exported:
         locked(home, "config", hint=HINT, wait_s=WAIT_S),
         _beside(out) as file,
     ):
+        sweep(home)
         listed = _write(home, file, tick or (lambda *_: None))
     sizes = [entry["bytes"] for entry in listed.values()]
     return Exported(str(out), len(listed), sum(sizes), out.stat().st_size, tuple(links(home)))
@@ -67,18 +72,35 @@ def export(home: Home, out: Path, *, tick: Tick | None = None) -> Exported:
 @contextlib.contextmanager
 def _beside(out: Path) -> Iterator[IO[bytes]]:
     """A file that becomes `out` when all is written; readable by its owner only."""
-    handle, name = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}.", suffix=".part")
+    _sweep_beside(out.parent)
+    handle, name = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}.", suffix=HALF)
     try:
         with os.fdopen(handle, "wb") as file:
+            with contextlib.suppress(OSError):  # a file system without locks: then nobody deletes it
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield file
             file.flush()
             sync(file.fileno())
-        if out.exists():
-            raise Taken(f"{out} is there already", hint="choose another file")
-        os.replace(name, out)
+            if out.exists():
+                raise Taken(f"{out} is there already", hint="choose another file")
+            os.replace(name, out)
         sync_folder(out.parent)
     finally:
         Path(name).unlink(missing_ok=True)
+
+
+def _sweep_beside(folder: Path) -> None:
+    """Delete the half files of exports that were killed: the lock on such a file went with its process."""
+    for left in folder.glob(f".*{HALF}"):
+        with contextlib.suppress(OSError), open(left, "rb") as file:  # locked, or gone: it is somebody's
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            left.unlink()
+
+
+def sweep(home: Home) -> None:
+    """Delete the copies that a killed export left. To be called under the night's lock, as exports are."""
+    for left in home.cache.glob(f"{COPY}*"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def _write(home: Home, file: IO[bytes], tick: Tick) -> dict[str, Any]:
@@ -112,7 +134,7 @@ def _opened(path: Path, cache: Path) -> Iterator[IO[bytes]]:
             yield file
         return
     cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache, prefix="export-") as folder:
+    with tempfile.TemporaryDirectory(dir=cache, prefix=COPY) as folder:
         copy = Path(folder) / path.name
         try:
             with (

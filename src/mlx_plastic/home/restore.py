@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -195,12 +196,28 @@ def _unpack(archive: Archive, staged: Path, tick: Tick) -> None:
 
 
 def _switch(staged: Path, home: Home) -> None:
-    """By one rename, which only an empty folder yields to."""
-    for name in REMADE:
-        shutil.rmtree(home.root / name, ignore_errors=True)
+    """By one rename, which only an empty folder yields to; of two imports at once one after the other."""
     sync_folder(staged)
-    try:
-        os.rename(staged, home.root)
-    except OSError as error:
-        raise Taken(f"{home.root} is not empty any more", hint="import into another: --home DIR") from error
+    with _alone_in(home.root.parent):
+        require_empty(home)  # else what another import has just put there would lose its locks
+        for name in REMADE:
+            shutil.rmtree(home.root / name, ignore_errors=True)
+        try:
+            os.rename(staged, home.root)
+        except OSError as error:
+            raise Taken(
+                f"{home.root} is not empty any more", hint="import into another: --home DIR"
+            ) from error
     sync_folder(home.root.parent)
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Wait for other imports into a home in this folder; the lock lies on the folder, and goes with us."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

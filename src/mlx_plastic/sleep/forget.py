@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlx_plastic.home import Home
+from mlx_plastic.home.export import sweep
 from mlx_plastic.memory import Memory
 from mlx_plastic.packs import Store
 from mlx_plastic.sleep.journal import Journal, nights, scrub
@@ -155,6 +156,7 @@ def erase_again(home: Home, memory: Memory) -> Erased:
 def _erase(home: Home, memory: Memory, turns: Iterable[str]) -> Erased:
     found = pending(home)
     assert found is not None
+    sweep(home)  # a killed export may have left a copy of the log
     done = memory.forget(turns)
     samples = scrub(home, found.turns)
     store, gone = Store(home), set(found.turns)

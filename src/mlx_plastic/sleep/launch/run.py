@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 MARK = "plastic-launch "  # as in worker.py, which imports too much to be asked
 LOOK_S = 0.5  # between two looks whether the night is to stop
 GRACE_S = 120.0  # for a step to end that was begun when somebody asked to stop
+WHY = re.compile(r"\w+(Error|Exception): ")  # the last line of a traceback
 GONE = re.compile(r"Node with rank (\d+) (exited with code -?[1-9]\d*)")  # what mlx.launch says
 
 
@@ -86,7 +87,7 @@ class _Heard:
         self.hosts = hosts
         self.error: TrainingFailed | None = None
         self.gone = ""
-        self.last = ""
+        self.why = ""
 
     def hear(self, line: str) -> Progress | None:
         if found := GONE.search(line):
@@ -94,7 +95,7 @@ class _Heard:
         mark = line.find(MARK)
         said = _parsed(line[mark + len(MARK) :]) if mark >= 0 else None
         if said is None:
-            self.last = line.strip() or self.last
+            self.why = self.why or (line.strip() if WHY.match(line) else "")
             return None
         if "pid" in said:
             log.debug("%s is process %d", self.hosts.name(said["rank"]), said["pid"])
@@ -108,10 +109,9 @@ class _Heard:
         if self.error:
             raise self.error
         if self.gone:
-            raise self.failed(self.gone)
+            raise self.failed(f"{self.gone}{self.why and f': {self.why[:200]}'}")
 
     def failed(self, what: str) -> TrainingFailed:
-        log.debug("last said: %s", self.last)
         count = len(self.hosts.hosts)
         return TrainingFailed(f"training on {count} hosts: {what}", hint=self._hint())
 

@@ -17,7 +17,7 @@ import numpy as np
 from mlx.utils import tree_flatten, tree_unflatten
 
 from mlx_plastic.backend import mx, nn
-from test_roles import INNER, LATENT, MORE, architecture, architectures, arguments, build
+from test_roles import INNER, LATENT, MORE, NOTHING, Settings, architecture, architectures, arguments, build
 
 __all__ = [
     "DENSE_HUB",
@@ -94,13 +94,13 @@ PARTICULAR: dict[str, dict[str, Any]] = {
 MIXED = {"mistral3": ("mistral4", "ModelArgs")}
 
 
-def mixture(name: str) -> Any:
+def mixture(name: str, also: Settings = NOTHING) -> Any:
     """The tiny model with experts in every layer that can have them, its weights random."""
     with contextlib.redirect_stdout(io.StringIO()):
         module, inner = architecture(name), INNER | MIXED
         text = inner[name][0] if name in inner else name
         more = EVERYWHERE | MORE.get(text, {}) | PARTICULAR.get(text, {})
-        more |= MORE.get(name, {}) | PARTICULAR.get(name, {})
+        more = {**more, **MORE.get(name, {}), **PARTICULAR.get(name, {}), **also}
         return randomized(module.Model(module.ModelArgs(**arguments(name, module.ModelArgs, more, inner))))
 
 

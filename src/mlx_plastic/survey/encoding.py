@@ -1,30 +1,28 @@
 """Tensors that belong together: a weight and the scales that it is decoded with, and how.
 
-Known are MLX's quantized triples, fp8 (alone, or with scales by block), the blocks of gpt-oss, and 4-bit
-integers packed into int32 with one scale a group (compressed-tensors). Decoded is what mlx-lm computes with.
+Known are MLX's quantized triples, fp8 (alone, or with scales by block), the blocks of gpt-oss, 4-bit floats
+with scales beside them, and 4-bit integers packed into int32 with one scale a group (compressed-tensors).
+`decoding.py` makes of them what mlx-lm computes with.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
 from mlx_plastic.survey.inventory import Tensor
-from mlx_plastic.survey.plain import E2M1_STEPS, to_bf16, widened
 
-Array = NDArray[Any]
-Kind = Literal["plain", "mlx", "fp8", "fp8_block", "mx_blocks", "int4"]
+Kind = Literal["plain", "mlx", "fp8", "fp8_block", "mx_blocks", "fp4", "int4"]
 
 FLOATS = {"BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float32"}
-RAW = {"F64": "<f8", "F32": "<f4", "F16": "<u2", "BF16": "<u2", "U32": "<u4", "I32": "<i4", "I64": "<i8"}
 FP8 = ("F8_E4M3", "F8_E5M2")
-BLOCK = 128  # of fp8 checkpoints, along both sides
-COMPANIONS = (".scales", ".biases", ".global_scale", "_scale_inv", ".scale", "_scale", "_shape", "_scale_2")
+BYTES = ("U8", "I8")  # two 4-bit floats each
+EXPONENTS = ("U8", "F8_E8M0")  # of scales that are powers of two
+COMPANIONS = (
+    *(".scales", ".biases", ".global_scale", "_scale_inv", ".scale", "_scale", "_shape", "_scale_2"),
+    *("_weight_scale", "_weight_scale_2", ".input_scale", "_input_scale"),
+)
 
 
 @dataclass(frozen=True)
@@ -77,6 +75,8 @@ def gather(name: str, tensors: Mapping[str, Tensor], model_config: Mapping[str, 
             32,
             "mxfp4",
         )
+    if tensor.dtype in BYTES and (found := _fp4(name, tensor, tensors)):
+        return found
     if name.endswith(".weight_packed") and (scales := tensors.get(name.replace("_packed", "_scale"))):
         if tensor.dtype != "I32":
             raise Unreadable(f"packed as {tensor.dtype}, not as I32")
@@ -94,7 +94,7 @@ def gather(name: str, tensors: Mapping[str, Tensor], model_config: Mapping[str, 
         )
     if tensor.dtype == "U32" and f"{stem}.scales" in tensors:
         return _mlx(name, stem, tensors, model_config)
-    for suffix in ("_scale_inv", ".scale"):
+    for suffix in ("_scale_inv", ".scale", "_scale"):
         scale = tensors.get(name + suffix if suffix[0] == "_" else stem + suffix)
         if scale is not None and tensor.dtype in FP8:
             return Weight(name, tensor, "fp8_block", tensor.shape, {"scales": scale})
@@ -105,6 +105,24 @@ def gather(name: str, tensors: Mapping[str, Tensor], model_config: Mapping[str, 
     if tensor.dtype == "F8_E4M3" or tensor.dtype == "F8_E5M2":
         return Weight(name, tensor, "fp8", tensor.shape)
     raise Unreadable(f"dtype {tensor.dtype} cannot be read as weights")
+
+
+def _fp4(name: str, tensor: Tensor, tensors: Mapping[str, Tensor]) -> Weight | None:
+    """mxfp4 as compressed-tensors and DeepSeek keep it, nvfp4 as ModelOpt does."""
+    stem = name.removesuffix(".weight").removesuffix(".weight_packed")
+    beside = f"{stem}.weight_scale", f"{stem}.scale", f"{name}_weight_scale"
+    scales = next((tensors[scale] for scale in beside if scale in tensors), None)
+    if scales is None or scales.shape[:-1] != tensor.shape[:-1]:
+        return None
+    shape = (*tensor.shape[:-1], tensor.shape[-1] * 2)
+    own = f"{stem}.weight" if name.endswith("_packed") else name
+    if scales.dtype in EXPONENTS and scales.shape[-1] * 32 == shape[-1]:
+        return Weight(own, tensor, "fp4", shape, {"scales": scales}, 4, 32, "mxfp4")
+    if scales.dtype == "F8_E4M3" and scales.shape[-1] * 16 == shape[-1] and not name.endswith("_packed"):
+        over = tensors.get(f"{scales.name}_2")
+        parts = {"scales": scales} | ({"global": over} if over else {})
+        return Weight(own, tensor, "fp4", shape, parts, 4, 16, "nvfp4")
+    return None
 
 
 def _mlx(name: str, stem: str, tensors: Mapping[str, Tensor], model_config: Mapping[str, Any]) -> Weight:
@@ -122,8 +140,8 @@ def _mlx(name: str, stem: str, tensors: Mapping[str, Tensor], model_config: Mapp
         raise Unreadable(
             f"{packed} words and {groups} scales a row are not {mode} {bits}-bit groups of {group_size}"
         )
-    if "global_scale" in parts:
-        raise Unreadable("nvfp4 with a global scale is of no form that is decoded here")
+    if "global_scale" in parts and mode != "nvfp4":
+        raise Unreadable(f"{mode} with a global scale is of no known form")
     shape = (*tensor.shape[:-1], groups * group_size)
     return Weight(name, tensor, "mlx", shape, parts, bits, group_size, mode)
 
@@ -137,111 +155,8 @@ def quantization(model_config: Mapping[str, Any], path: str) -> Mapping[str, Any
 
 def is_companion(name: str, tensors: Mapping[str, Tensor]) -> bool:
     """Whether the tensor only helps to decode another, and is no weight of its own."""
-    for ending in COMPANIONS:
-        if name.endswith(ending):
-            stem = name[: -len(ending)]
-            return any(f"{stem}{whole}" in tensors for whole in ("", ".weight", "_packed", "_blocks"))
+    for ending in (e for e in COMPANIONS if name.endswith(e)):
+        stem = name[: -len(ending)]
+        if any(f"{stem}{whole}" in tensors for whole in ("", ".weight", "_packed", "_blocks")):
+            return True
     return name.endswith("_scales") and name.replace("_scales", "_blocks") in tensors
-
-
-def as_array(raw: Any, dtype: str, shape: tuple[int, ...]) -> Array:
-    return np.frombuffer(raw, RAW.get(dtype, "u1")).reshape(shape)
-
-
-def decode(weight: Weight, main: Array, parts: Mapping[str, Array]) -> tuple[Array, str]:
-    """One matrix (rows, cols), or a stack of them, as the kernel takes it: (codes or float32, its type).
-
-    main, parts: as they lie in the files, cut to the same leading axes.
-    """
-    dtype = weight.tensor.dtype
-    if weight.kind == "plain":
-        return (
-            (main.astype(np.float32, copy=False), "float32")
-            if dtype in ("F64", "F32")
-            else (main, FLOATS[dtype])
-        )
-    if weight.kind == "fp8":
-        return to_bf16(FP8_VALUES[dtype])[main], "bfloat16"
-    if weight.kind == "fp8_block":
-        return to_bf16(
-            FP8_VALUES[dtype][main] * _spread(parts["scales"], weight.parts["scales"].dtype, main.shape)
-        ), "bfloat16"
-    if weight.kind == "mx_blocks":
-        codes = np.stack([main & 15, main >> 4], -1).reshape(*main.shape[:-1], -1)  # low nibble first
-        scales = np.ldexp(np.float32(1), parts["scales"].astype(np.int32) - 127)
-        return to_bf16((FP4_VALUES[codes] * scales[..., None]).reshape(*main.shape[:-2], -1)), "bfloat16"
-    if weight.kind == "int4":
-        codes = unpack(main.view(np.uint32), 4).astype(np.float32) - 8
-        return _grouped(codes, _wide(parts["scales"], weight.parts["scales"].dtype), None), "float32"
-    return _decode_mlx(weight, main, parts)
-
-
-def _decode_mlx(weight: Weight, main: Array, parts: Mapping[str, Array]) -> tuple[Array, str]:
-    codes = unpack(main, weight.bits)
-    if weight.mode == "affine":
-        kind = weight.parts["scales"].dtype
-        found = _grouped(codes.astype(np.float32), _wide(parts["scales"], kind), _wide(parts["biases"], kind))
-        return found, "float32"
-    values = FP8_VALUES["F8_E4M3"][codes] if weight.bits == 8 else FP4_VALUES[codes]
-    raw = parts["scales"]
-    nvfp4 = weight.mode == "nvfp4"
-    scales = FP8_VALUES["F8_E4M3"][raw] if nvfp4 else np.ldexp(np.float32(1), raw.astype(np.int32) - 127)
-    return to_bf16(_grouped(values, scales, None)), "bfloat16"
-
-
-def _grouped(values: Array, scales: Array, biases: Array | None) -> Array:
-    by_group = values.reshape(*scales.shape, -1) * scales[..., None]
-    return (by_group if biases is None else by_group + biases[..., None]).reshape(values.shape)
-
-
-def _wide(raw: Array, dtype: str) -> Array:
-    return widened(raw, FLOATS[dtype]).astype(np.float32)
-
-
-def _spread(scales: Array, dtype: str, shape: tuple[int, ...]) -> Array:
-    """Scales of blocks (or of the whole, or of each expert) over all values."""
-    if dtype in FLOATS:
-        scales = _wide(scales, dtype)
-    else:
-        scales = np.ldexp(np.float32(1), scales.astype(np.int32) - 127)
-    if scales.ndim < 2 or scales.shape[-2:] == (1, 1):
-        return (
-            scales.reshape(scales.shape + (1,) * (len(shape) - scales.ndim))
-            if scales.ndim < len(shape)
-            else scales
-        )
-    for axis, side in ((-2, shape[-2]), (-1, shape[-1])):
-        count = scales.shape[axis]
-        block = BLOCK if count == math.ceil(side / BLOCK) else math.ceil(side / count)
-        scales = np.take(np.repeat(scales, block, axis), range(side), axis)
-    return scales
-
-
-def unpack(words: Array, bits: int) -> Array:
-    """uint32 words (..., n) -> codes (..., 32 n / bits), lowest bits first, as mx.quantize packs them."""
-    if bits in (2, 4, 8):
-        shifts = np.arange(0, 32, bits, dtype=np.uint32)
-        return (
-            (words[..., None] >> shifts & np.uint32((1 << bits) - 1))
-            .reshape(*words.shape[:-1], -1)
-            .astype(np.uint8)
-        )
-    stream = np.unpackbits(np.ascontiguousarray(words).view(np.uint8), axis=-1, bitorder="little")
-    return np.packbits(stream.reshape(*words.shape[:-1], -1, bits), axis=-1, bitorder="little")[..., 0]
-
-
-def _fp8_values(exponent_bits: int, bias: int, nan_from: int) -> Array:
-    codes = np.arange(128)
-    mantissa_bits = 7 - exponent_bits
-    exponent, mantissa = codes >> mantissa_bits, codes & ((1 << mantissa_bits) - 1)
-    normal = np.ldexp(1 + mantissa / (1 << mantissa_bits), exponent - bias)
-    small = np.ldexp(mantissa / (1 << mantissa_bits), 1 - bias)
-    values = np.where(exponent == 0, small, normal)
-    values[codes >= nan_from] = np.nan
-    if exponent_bits == 5:
-        values[0x7C] = np.inf
-    return np.concatenate([values, -values]).astype(np.float32)
-
-
-FP8_VALUES = {"F8_E4M3": _fp8_values(4, 7, 0x7F), "F8_E5M2": _fp8_values(5, 15, 0x7C)}
-FP4_VALUES = np.concatenate([E2M1_STEPS, -E2M1_STEPS])

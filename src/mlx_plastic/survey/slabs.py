@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlx_plastic.errors import BadCheckpoint
-from mlx_plastic.survey.encoding import Unreadable, Weight, as_array, decode, gather, is_companion
+from mlx_plastic.survey.decoding import as_array, decode
+from mlx_plastic.survey.encoding import Unreadable, Weight, gather, is_companion
 from mlx_plastic.survey.inventory import Inventory, Tensor
 from mlx_plastic.survey.places import Cut, PackedSplitError, Place, cuts
 from mlx_plastic.survey.rules import Placer
@@ -148,7 +149,8 @@ def read_slab(source: Source, slab: Slab, room: Room) -> tuple[Array, str]:
     whole = slab.place.reshaped if index and slab.place.reshaped else weight.tensor.shape
     main = _part(source, weight.tensor, whole, index, room, "weight")
     parts = {
-        name: _part(source, tensor, tensor.shape, index, room, name) for name, tensor in weight.parts.items()
+        name: _part(source, tensor, tensor.shape, _own(index, tensor, whole), room, name)
+        for name, tensor in weight.parts.items()
     }
     values, dtype = decode(weight, main, parts)
     if leading:
@@ -159,12 +161,15 @@ def read_slab(source: Source, slab: Slab, room: Room) -> tuple[Array, str]:
     return values.T if slab.place.layout.rows > slab.place.layout.cols else values, dtype
 
 
+def _own(index: tuple[int, ...], part: Tensor, whole: tuple[int, ...]) -> tuple[int, ...]:
+    """Where the index leads in a part: nowhere if that is one for the whole stack."""
+    return index if part.shape[: len(index)] == whole[: len(index)] else ()
+
+
 def _part(
     source: Source, tensor: Tensor, shape: tuple[int, ...], index: tuple[int, ...], room: Room, name: str
 ) -> Array:
-    """What lies at an index of the leading axes; the whole of a tensor that has not those axes."""
-    if len(shape) <= len(index):
-        index = ()
+    """What lies at an index of the leading axes."""
     if tensor.start < 0:
         found: Array = _npz_member(source, tensor).reshape(shape)[index]
         return found

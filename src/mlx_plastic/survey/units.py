@@ -27,7 +27,10 @@ from mlx_plastic.survey.source import open_source
 TABLES = ("matrix_stats", "quant_sim", "spectra")  # the lines of a part after its head, in that order
 END = b"end of part"
 UNIT_BYTES = 64 << 20  # of weights: some seconds of work
-SOURCE_FILES = ("kernel.c", "plain.py", "stats.py", "spectra.py", "quantsim.py", "encoding.py", "measure.py")
+SOURCE_FILES = (
+    *("kernel.c", "plain.py", "stats.py", "spectra.py", "quantsim.py"),
+    *("encoding.py", "decoding.py", "measure.py"),
+)
 
 
 @dataclass(frozen=True)

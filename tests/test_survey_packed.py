@@ -166,3 +166,21 @@ def test_bytes_with_scales_of_another_size_are_not_read(tmp_path: Path) -> None:
     matrices, found = surveyed(tmp_path)
     assert matrices == {}
     assert [row["reason"] for row in found.unmatched] == ["U8 with scales in U8 is of no known form"]
+
+
+def test_of_forms_that_are_not_read_only_the_weights_are_unmatched(tmp_path: Path) -> None:
+    """AWQ's: neither the scales nor the zeros are matrices of the model."""
+    name = "model.layers.0.mlp.up_proj"
+    write_safetensors(
+        tmp_path / "model.safetensors",
+        {
+            f"{name}.qweight": ("I32", np.zeros((64, 8), np.int32)),
+            f"{name}.qzeros": ("I32", np.zeros((2, 8), np.int32)),
+            f"{name}.scales": ("F16", np.ones((2, 64), np.float16)),
+        },
+    )
+    matrices, found = surveyed(tmp_path)
+    assert matrices == {}
+    assert {row["tensor_name"]: row["reason"] for row in found.unmatched} == {
+        f"{name}.{of}": "dtype I32 cannot be read as weights" for of in ("qweight", "qzeros")
+    }

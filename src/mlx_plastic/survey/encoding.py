@@ -23,6 +23,7 @@ COMPANIONS = (
     *(".scales", ".biases", ".global_scale", "_scale_inv", ".scale", "_scale", "_shape", "_scale_2"),
     *("_weight_scale", "_weight_scale_2", ".input_scale", "_input_scale"),
 )
+WHOLE = ("", ".weight", "_packed", "_blocks", ".qweight")  # endings of what they help to decode
 
 
 @dataclass(frozen=True)
@@ -157,6 +158,6 @@ def is_companion(name: str, tensors: Mapping[str, Tensor]) -> bool:
     """Whether the tensor only helps to decode another, and is no weight of its own."""
     for ending in (e for e in COMPANIONS if name.endswith(e)):
         stem = name[: -len(ending)]
-        if any(f"{stem}{whole}" in tensors for whole in ("", ".weight", "_packed", "_blocks")):
+        if any(f"{stem}{whole}" in tensors for whole in WHOLE):
             return True
     return name.endswith("_scales") and name.replace("_scales", "_blocks") in tensors

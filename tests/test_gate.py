@@ -118,6 +118,16 @@ def test_one_task_may_be_lost_and_two_may_not() -> None:
     assert failed(judged(tasks=lose("t0", "t1"))) == ["harness_lost"]
 
 
+def test_a_task_that_the_bare_base_fails_may_go_as_it_came() -> None:
+    won = {"t50": True, "t51": True}  # by the pack that was worn; the base passes t0 to t49
+    before, after = report(BEFORE, TASKS | won), report(AFTER)
+    assert decide(before, after, Policy(), base=report(BEFORE)).passed
+    assert failed(decide(before, report(AFTER, lose("t0", "t1")), Policy(), base=report(BEFORE))) == [
+        "harness_lost"
+    ]
+    assert failed(decide(before, after, Policy())) == ["harness_lost"]  # control: against the pack alone
+
+
 def test_tasks_won_do_not_pay_for_tasks_lost() -> None:
     won = dict.fromkeys((f"t{i}" for i in range(50, 60)), True)
     assert failed(judged(tasks=lose("t0", "t1") | won)) == ["harness_lost"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -113,17 +114,20 @@ def test_a_night_that_fails_is_set_apart_and_not_tried_again_unasked(home: Home,
 def test_turns_of_a_night_refused_for_drift_alone_join_the_next_and_are_set_aside_after_that(
     home: Home, base: Base
 ) -> None:
+    twice = functools.partial(dataclasses.replace, CHOSEN.night, chances=2)
     gate = dataclasses.replace(KIND, max_ppl_rise_pct=1e-6)
-    drift = dataclasses.replace(drifting(home), gate=gate, night=dataclasses.replace(CHOSEN.night, tries=1))
+    drift = dataclasses.replace(drifting(home), gate=gate, night=twice(tries=1))
     for tag, word in (("one", "Rex"), ("two", "Tom")):
         say(home, 6, word=word, whose=f"{word}'s ")
         night = sleep(home, base, chosen=drift, tag=tag)
         assert night.outcome == "failed" and night.reason.startswith("general perplexity")
     first, second = (journal.record for journal in nights(home))
     assert set(first.turns) < set(second.turns) and len(second.turns) == 2 * len(first.turns)
-    once = dataclasses.replace(CHOSEN, night=dataclasses.replace(CHOSEN.night, chances=1))
+    once = dataclasses.replace(CHOSEN, night=twice(chances=1))
     assert sleep(home, base, chosen=once, tag="three").outcome == "nothing"  # control: with no second chance
-    assert sleep(home, base, chosen=CHOSEN, tag="three").outcome == "passed"
+    assert (
+        sleep(home, base, chosen=dataclasses.replace(CHOSEN, night=twice()), tag="three").outcome == "passed"
+    )
     record = nights(home)[-1].record
     assert set(record.turns) == set(second.turns) - set(first.turns)  # the first have had their two chances
 

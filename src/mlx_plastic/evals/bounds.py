@@ -66,7 +66,7 @@ def reasons(before: Report, after: Report, policy: Policy, base: Report | None) 
     yield _perplexity(before, after, "general_ppl_rise", policy.max_ppl_rise_pct, policy)
     yield from _recall(before, after, policy)
     yield from _risen(before, after, GOLDEN_LOSS, "golden_loss_rise", policy.max_golden_loss_rise, policy)
-    yield from _tasks(before, after, policy)
+    yield from _tasks(before, after, policy, base)
     if base is not None:
         since = policy.max_ppl_rise_since_base_pct
         yield _perplexity(base, after, "general_ppl_since_base", since, policy, of="of the bare base")
@@ -158,12 +158,14 @@ def _recall(before: Report, after: Report, policy: Policy) -> Iterator[Reason]:
     yield _reason("recall_drop", old, new, drop, limit, "share", ok, text, RECALL, margin, change.n)
 
 
-def _tasks(before: Report, after: Report, policy: Policy) -> Iterator[Reason]:
+def _tasks(before: Report, after: Report, policy: Policy, base: Report | None) -> Iterator[Reason]:
+    """What the bare base fails and a pack came to pass by the way was never decided, and may go again."""
     asked = frozenset(before.tasks)
+    known = asked if base is None else frozenset(name for name in asked if base.tasks.get(name, True))
     share = int(policy.max_harness_lost_pct / 100 * sum(before.tasks.values()))
     alpha = 1 - policy.confidence if share > policy.max_harness_lost else 0.0
     limit = max(policy.max_harness_lost, share)
-    yield _lost("harness_lost", "tasks", before, after, asked, limit, alpha=alpha)
+    yield _lost("harness_lost", "tasks", before, after, known, limit, alpha=alpha)
     refusals = (before.refusals | after.refusals) & asked
     yield _lost("refusals_lost", "refusals", before, after, refusals, policy.max_refusals_lost)
     if harmless := (before.harmless | after.harmless) & asked:

@@ -38,7 +38,7 @@ class NightConfig(TrainConfig):
     batch_tokens: int = 768
     valid_every: int = 40
     tries: int = 2  # trainings of one night at most: what the gate refuses by little is trained once more
-    chances: int = 2  # nights that a turn is tried in, while only drift refuses them; then it is set aside
+    chances: int = 3  # nights that a turn is tried in, while only drift refuses them; then it is set aside
     keep: Literal["best", "last"] = "last"  # ten valid samples choose badly, and early steps drift most
 
     def attempt(self, number: int) -> NightConfig:

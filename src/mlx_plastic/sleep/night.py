@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from mlx_plastic.home import SEEN_S, Home, consent, locked, require_train
@@ -134,7 +135,7 @@ def _broken(home: Home, reason: str) -> Night:
 
 
 def _collected(doors: Doors, retry: bool) -> list[Exchange]:
-    """What no passed night has learned, up to the budget; without `retry` not what a failed night tried."""
+    """What no passed night has learned, up to the budget; without `retry` not what was set aside."""
     most = doors.chosen.budget.turns
     if retry:
         family = doors.ancestors()
@@ -142,8 +143,15 @@ def _collected(doors: Doors, retry: bool) -> list[Exchange]:
             if journal.record.status == "passed" and journal.record.tag not in family:
                 doors.memory.unlearn(journal.record.tag)
         return doors.memory.unlearned(most=most)
-    tried = {t for j in doors.past if j.record.status == "failed" for t in j.record.turns}
-    return doors.memory.unlearned(most=most, without=tried)
+    return doors.memory.unlearned(most=most, without=_set_aside(doors))
+
+
+def _set_aside(doors: Doors) -> set[str]:
+    """Turns of failed nights, but those that were refused for drift alone, and not yet too often."""
+    failed = [j.record for j in doors.past if j.record.status == "failed"]
+    times = Counter(turn for record in failed for turn in record.turns)
+    harmful = {turn for record in failed if not record.drifted for turn in record.turns}
+    return harmful | {turn for turn, n in times.items() if n >= doors.chosen.night.chances}
 
 
 def _same(memory: Memory, turns: set[str]) -> list[Exchange]:

@@ -157,6 +157,16 @@ def plan(
     help="Keep what is taken, of matrices that are cut to a rank or of all, so that it can be woken.",
 )
 @click.option("--no-gptq", is_flag=True, help="Round plainly, whatever the plan says.")
+@click.option(
+    "--tune/--no-tune",
+    default=False,
+    show_default=True,
+    help="Then tune scales and biases towards the base on --data: no byte more, but both in memory.",
+)
+@click.option("--tune-steps", type=click.IntRange(1), help="Of tuning.  [60]")
+@click.option(
+    "--tune-rate", type=click.FloatRange(0, 0.1, min_open=True), help="Share of a scale a step.  [0.001]"
+)
 @click.option("--dequantize", is_flag=True, help="Consent to round a quantized checkpoint a second time.")
 @click.option("--no-harness", is_flag=True, help="Judge by text alone.")
 @click.option("--repair-mb", type=click.FloatRange(0, min_open=True), help="Make a repair pack of that size.")
@@ -175,6 +185,9 @@ def apply(
     rows: int,
     park: Any,
     no_gptq: bool,
+    tune: bool,
+    tune_steps: int | None,
+    tune_rate: float | None,
     dequantize: bool,
     no_harness: bool,
     repair_mb: float | None,
@@ -183,27 +196,34 @@ def apply(
 ) -> None:
     """Write the checkpoint of a plan, and judge it.
 
-    Tensor by tensor, so memory holds one of them. Broken off, the same command goes on where it was. The base
-    is only read. With --data the gate compares it with its base; exit code 1 if it does not pass.
+    Tensor by tensor, so memory holds one of them, until --tune loads base and copy. Broken off, the same
+    command goes on where it was. The base is only read. With --data the gate compares it with its base; exit
+    code 1 if it does not pass.
 
-    Example: plastic compress apply --plan plan.json --out nano-4bit --data chats.jsonl
+    Example: plastic compress apply --plan plan.json --out nano-4bit --data chats.jsonl --tune
     """
     from mlx_plastic.compress.apply import Applying, checked
     from mlx_plastic.compress.apply import apply as write
     from mlx_plastic.compress.plan import read_plan
+    from mlx_plastic.compress.tune import Tuning
 
     if repair_mb and not data:
         raise click.UsageError("--repair-mb learns from texts: give --data")
+    if tune and not data:
+        raise click.UsageError("--tune learns from texts: give --data")
+    if (tune_steps or tune_rate) and not tune:
+        raise click.UsageError("--tune-steps and --tune-rate are of --tune")
     made = read_plan(plan_file)
     ref = base or made.base
-    how = Applying(svd=svd, rows=rows, park=park, gptq=not no_gptq, dequantize=dequantize)
+    tuning = Tuning(tune_steps or Tuning.steps, tune_rate or Tuning.rate) if tune else None
+    how = Applying(svd, rows, park, gptq=not no_gptq, dequantize=dequantize, tuning=tuning)
     if dry_run:
         found = checked(made, ref, out, how, metrics=calibration, cache=home.cache)
         value = {"bytes": made.nbytes, "bits_per_weight": made.bits_per_weight, "resumes_at": found}
         print_json({**value, "dry_run": True}) if as_json else _tell(made, everything=False)
         return
     with progress("compressing") as tick:
-        done = write(made, ref, out, how, metrics=calibration, cache=home.cache, tick=tick)
+        done = write(made, ref, out, how, metrics=calibration, data=data, cache=home.cache, tick=tick)
     verdict = _judged(home, ref, out, data, harness=not no_harness) if data else None
     repair = _repaired(home, ref, out, data, repair_mb) if data and repair_mb else None
     if as_json:
@@ -215,7 +235,9 @@ def apply(
             }
         )
     else:
-        _told(done.as_dict())
+        _told({k: v for k, v in done.as_dict().items() if k != "tuned"})
+        if done.tuned:
+            click.echo(_tuned(done.tuned))
         if verdict:
             _verdict(verdict)
         if repair:
@@ -326,6 +348,13 @@ def _tell(made: Plan, *, everything: bool) -> None:
 
 def _told(value: dict[str, Any]) -> None:
     print_table(["COMPRESSED", value["folder"]], [(k, v) for k, v in value.items() if k != "folder"])
+
+
+def _tuned(told: dict[str, Any]) -> str:
+    change = f"KL on held-out texts {told['kl_before']:.4g} -> {told['kl_after']:.4g} nats per token"
+    if told["kept"]:
+        return f"tuned: {change}, step {told['best_step']} of {told['how']['steps']}"
+    return f"tuning was not kept, it gains nothing for sure: {change}"
 
 
 def _judged(home: Home, ref: str, folder: Path, data: Path, *, harness: bool) -> Judged:

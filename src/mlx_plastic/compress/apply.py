@@ -11,7 +11,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +19,7 @@ import numpy as np
 
 from mlx_plastic import __version__
 from mlx_plastic.backend import mx, peak_memory_mb, reset_peak_memory
+from mlx_plastic.base.model import load_lazily
 from mlx_plastic.base.sharding import Tensor, bits_of
 from mlx_plastic.base.weights import Weights, open_weights
 from mlx_plastic.compress.gptq import ROWS, gptq, metric
@@ -27,8 +28,11 @@ from mlx_plastic.compress.offers import check
 from mlx_plastic.compress.park import FOLDER, INDEX, Parked
 from mlx_plastic.compress.plan import Plan, Stored, by_module
 from mlx_plastic.compress.price import stored_dtype
+from mlx_plastic.compress.revise import TUNED, revise
 from mlx_plastic.compress.schemes import decode, pack, rounded
 from mlx_plastic.compress.shards import Shards, carry, free_bytes
+from mlx_plastic.compress.taps import storable
+from mlx_plastic.compress.tune import Tuning, check_memory
 from mlx_plastic.errors import BadConfig, BaseMismatch, Busy, NoRoom, PlasticError, Taken
 from mlx_plastic.home import write_json
 from mlx_plastic.lowrank.svd import Array, Method, Svd, truncated_svd
@@ -45,7 +49,7 @@ Tick = Callable[[int, int, str], None]  # bytes written, bytes in all, detail
 class Applying:
     """svd: for matrices that are cut to a rank. rows: of a matrix, quantized at once; it does not change what
     comes out. park: keep what is taken of matrices that are cut, of all, or of none. gptq: False rounds
-    plainly.
+    plainly. tuning: how scales and biases are tuned when all is rounded; None: they are not.
     """
 
     svd: Method = "exact"
@@ -54,11 +58,15 @@ class Applying:
     gptq: bool = True
     dequantize: bool = False
     seed: int = 0
+    tuning: Tuning | None = None
 
 
 @dataclass(frozen=True)
 class Applied:
-    """What was written. nbytes: of all weights. parked_bytes: beside them. resumed: tensors there already."""
+    """What was written. nbytes: of all weights. parked_bytes: beside them. resumed: tensors there already.
+
+    tuned: what came of tuning, if it was asked for.
+    """
 
     folder: Path
     nbytes: int
@@ -67,6 +75,7 @@ class Applied:
     seconds: float
     peak_mb: float
     resumed: int
+    tuned: dict[str, Any] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         return {**asdict(self), "folder": str(self.folder)}
@@ -79,16 +88,21 @@ def apply(
     how: Applying,
     *,
     metrics: Path | None = None,
+    data: Path | None = None,
     cache: Path | None = None,
     tick: Tick | None = None,
 ) -> Applied:
     """Write checkpoint `ref` as `plan` says to the new folder `out`. The source is only read.
 
+    data: texts to tune on, if how.tuning asks for that: when all is rounded, base and copy are loaded.
+
     What is unfinished lies in a hidden folder beside `out`; the same call again goes on there. Raises
     BaseMismatch for a plan of another checkpoint, BadConfig for one that does not fit or lacks its
-    calibration, Taken if `out` exists, PlasticError if the disk is too small, or the source is quantized
-    without how.dequantize, Busy if another process writes `out`.
+    calibration, Taken if `out` exists, PlasticError if the disk or the memory is too small, or the source is
+    quantized without how.dequantize, Busy if another process writes `out`.
     """
+    if how.tuning and data is None:
+        raise ValueError("tuning learns from texts: give data")
     if out.exists():
         raise Taken(f"{out} exists", hint="name a new folder, or remove that one")
     weights = open_weights(ref, cache=cache)
@@ -100,7 +114,7 @@ def apply(
             with contextlib.suppress(OSError):
                 part.rmdir()
             raise Taken(f"{out} exists", hint="name a new folder, or remove that one")
-        return _apply(plan, ref, weights, out, how, store, tick or (lambda *_: None))
+        return _apply(plan, ref, weights, out, how, store, data, cache, tick or (lambda *_: None))
 
 
 @contextlib.contextmanager
@@ -122,7 +136,15 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 def _apply(
-    plan: Plan, ref: str, weights: Weights, out: Path, how: Applying, store: Metrics | None, tick: Tick
+    plan: Plan,
+    ref: str,
+    weights: Weights,
+    out: Path,
+    how: Applying,
+    store: Metrics | None,
+    data: Path | None,
+    cache: Path | None,
+    tick: Tick,
 ) -> Applied:
     reset_peak_memory()
     began = time.perf_counter()
@@ -133,14 +155,20 @@ def _apply(
     resumed = shards.done
     parked = _parked(part, plan, fresh=not resumed)
     _check_room(part, shards)
-    _write(weights, plan, how, store, shards, parked, tick)
-    shards.close()
+    streaming = replace(how, park="none") if how.tuning else how  # what is parked depends on what is stored
+    _write(weights, plan, streaming, store, shards, parked, tick)
     carried = carry(weights.path, part)
     write_json(part / "config.json", config_of(weights, plan))
+    tuned = None
+    if how.tuning and data:
+        tuned = revise(part, shards, ref, data, how.tuning, identity, cache=cache, tick=tick)
+        _park(open_weights(ref, cache=cache), part, plan, how, parked)
+        (part / TUNED).unlink()
+    shards.close()
     parked_bytes = sum(entry.nbytes for entry in parked.modules.values())
     done = Applied(
         *(out, shards.total_bytes, 8 * shards.total_bytes / plan.parameters, parked_bytes),
-        *(time.perf_counter() - began, peak_memory_mb(), resumed),
+        *(time.perf_counter() - began, peak_memory_mb(), resumed, tuned),
     )
     write_json(part / META, _meta(plan, how, done, carried))
     os.replace(part, out)
@@ -206,6 +234,8 @@ def config_of(weights: Weights, plan: Plan) -> dict[str, Any]:
 
 
 def _check(plan: Plan, weights: Weights, how: Applying) -> None:
+    if how.tuning:
+        check_memory(plan.parameters)
     if plan.base_fingerprint != weights.fingerprint:
         raise BaseMismatch(
             f"the plan is of checkpoint {plan.base_fingerprint[:12]} ({plan.base}), this one is "
@@ -292,6 +322,26 @@ def _write(
         shards.write([(f"{path}.{part}", array) for part, array in made.items()])
 
 
+def _park(weights: Weights, part: Path, plan: Plan, how: Applying, parked: Parked) -> None:
+    """Park what `part`, which is whole but for that, has lost of each matrix."""
+    layers = storable(load_lazily(part)[0]) if how.park != "none" else {}
+    for path, layer in layers.items():
+        matrix = by_module(plan).get(path)
+        if matrix is None or not _may_park(matrix, how):
+            continue
+        w = weights.take(f"{path}.weight")
+        target, removed = _cut(w, matrix, how)
+        if _is_parked(matrix, how, removed):
+            made = [layer[key] for key in ("weight", "scales", "biases") if key in layer]
+            whole = matrix.scheme.is_whole
+            decoded = rounded(target, plan.dtype) if whole else _decoded(made, matrix)
+            parked.add(path, w, decoded, removed, matrix.rank)
+
+
+def _may_park(matrix: Stored, how: Applying) -> bool:
+    return how.park == "all" or matrix.rank is not None
+
+
 def _tensors_of(matrix: Stored | None) -> int:
     if matrix is None or matrix.scheme.is_whole:
         return 1
@@ -374,5 +424,6 @@ def _meta(plan: Plan, how: Applying, done: Applied, carried: list[str]) -> dict[
         "seconds": round(done.seconds, 2),
         "peak_mb": round(done.peak_mb, 1),
         "carried": carried,
+        "tuned": done.tuned,
         "plan": plan.as_dict(),
     }

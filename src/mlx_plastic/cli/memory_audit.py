@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -25,16 +25,16 @@ def audit(home: Home, ref: str | None, limit: int, as_json: bool) -> None:
     """Show what was done to what was said: masked, dropped, tagged, undone, forgotten.
 
     Times, ids, kinds and counts, never a text. storage: on the way into the log; training: by the last night
-    that looked.
+    that looked. by: the detectors, or the second reader where one is asked.
 
     Example: plastic memory audit --turn 8fk2
     """
     from mlx_plastic.memory import Memory
 
     with Memory(home) as log:
-        records = [
+        records: list[dict[str, Any]] = [
             *({**asdict(r), "at": r.at.isoformat()} for r in log.redactions()),
-            *({**asdict(r), "at": r.at.isoformat(), "destination": ""} for r in log.audit()),
+            *({**asdict(r), "at": r.at.isoformat(), "destination": "", "by": ""} for r in log.audit()),
         ]
     if ref:
         records = [r for r in records if r["turn"].startswith(ref) or r["turn"].endswith(ref)]
@@ -45,7 +45,7 @@ def audit(home: Home, ref: str | None, limit: int, as_json: bool) -> None:
     if not records:
         click.echo("nothing was done to it" if ref else "nothing was done yet")
         return
-    columns = ("at", "turn", "action", "kind", "count", "destination")
+    columns = ("at", "turn", "action", "kind", "count", "destination", "by")
     shown = records[-limit:] if limit else []
     print_table(columns, [tuple(r[c] if c != "at" else r[c][:19] for c in columns) for r in shown])
     if len(records) > limit:

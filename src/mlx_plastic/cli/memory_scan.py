@@ -14,12 +14,14 @@ from typing import IO, TYPE_CHECKING
 import click
 
 from mlx_plastic.cli.main import pass_home
+from mlx_plastic.cli.options import base_option
 from mlx_plastic.cli.output import json_option, note, print_json, print_table, printable, progress
 
 if TYPE_CHECKING:
     from mlx_plastic.home import Home
     from mlx_plastic.memory.privacy import Destination, Redacted
     from mlx_plastic.memory.privacy.lines import Texts
+    from mlx_plastic.memory.privacy.second import SecondReader
 
 SHOWN = 200  # lines with finds
 QUIET_S = 1.0  # a scan that is over by then says nothing on its way
@@ -37,9 +39,20 @@ QUIET_S = 1.0  # a scan that is over by then says nothing on its way
 )
 @click.option("--jsonl", is_flag=True, help="Print one JSON object per line of FILE, as they come.")
 @click.option("--limit", type=click.IntRange(min=0), default=SHOWN, show_default=True, help="Lines shown.")
+@click.option("--second-reader", is_flag=True, help="Ask the base too, as a night can; slow.")
+@base_option
 @json_option
 @pass_home
-def scan(home: Home, file: Path, destination: Destination, jsonl: bool, limit: int, as_json: bool) -> None:
+def scan(
+    home: Home,
+    file: Path,
+    destination: Destination,
+    jsonl: bool,
+    limit: int,
+    second_reader: bool,
+    base: str | None,
+    as_json: bool,
+) -> None:
     """Show what is personal or secret in a FILE, or in - (stdin), and what would be done with it.
 
     Nothing is changed or remembered. With --json or --jsonl each line of FILE is a text of its own: as it
@@ -50,15 +63,20 @@ def scan(home: Home, file: Path, destination: Destination, jsonl: bool, limit: i
     """
     from mlx_plastic.memory.privacy import lines, read_policy
 
+    if second_reader and destination != "training":
+        raise click.UsageError("--second-reader reads what is on its way to training, as a night does")
+    if base and not second_reader:
+        raise click.UsageError("--base is for --second-reader")
     policy = read_policy(home, destination)
     path = Path("/dev/stdin") if str(file) == "-" else file
     by_line = jsonl or as_json or path.suffix == ".jsonl"
     seen = _Seen()
     with lines.opened(path) as opened, progress("scanning") as tick:
+        reader = _reader(home, base) if second_reader else None
         size = 0 if jsonl and sys.stdout.isatty() else path.stat().st_size  # the lines tell how far it is
         raw = seen.counted(opened, size, tick)
         read = map(lines.texts_of, raw) if by_line else lines.pieces_of(raw)
-        found = seen.noted(lines.redacted(read, policy, together=not by_line))
+        found = seen.noted(lines.redacted(read, policy, together=not by_line, reader=reader))
         if jsonl or as_json:
             rows = (lines.as_json(n, texts, done, policy) for n, (texts, done) in enumerate(found, 1))
             if jsonl:
@@ -69,8 +87,20 @@ def scan(home: Home, file: Path, destination: Destination, jsonl: bool, limit: i
         else:
             total, changed = _summed(found, limit)
     seen.tell()
+    if reader:
+        left = f"; {reader.unread} too long or too many" if reader.unread else ""
+        note(f"second reader: {reader.read} texts read{left}; {reader.named} finds of its own")
     if not (jsonl or as_json):
         _tell(total, changed, destination, limit, by_line=by_line)
+
+
+def _reader(home: Home, ref: str | None) -> SecondReader:
+    from mlx_plastic.cli.options import open_base
+    from mlx_plastic.home import settings
+    from mlx_plastic.memory.privacy import PrivacyConfig
+    from mlx_plastic.memory.privacy.second import SecondReader
+
+    return SecondReader(open_base(home, ref), settings(home, "privacy", PrivacyConfig).second_reader_texts)
 
 
 class _Seen:

@@ -92,6 +92,21 @@ MIGRATIONS = (
         PRIMARY KEY (turn, destination, kind, action)
     ) WITHOUT ROWID;
     """,
+    """
+    ALTER TABLE redactions RENAME TO earlier;
+    CREATE TABLE redactions (  -- as before, and who found it: the detectors, or the second reader
+        turn TEXT NOT NULL,
+        destination TEXT NOT NULL CHECK (destination IN ('storage', 'index', 'training')),
+        kind TEXT NOT NULL,
+        action TEXT NOT NULL CHECK (action IN ('mask', 'drop')),
+        count INTEGER NOT NULL,
+        at TEXT NOT NULL,
+        found_by TEXT NOT NULL DEFAULT 'detectors',
+        PRIMARY KEY (turn, destination, kind, action, found_by)
+    ) WITHOUT ROWID;
+    INSERT INTO redactions SELECT *, 'detectors' FROM earlier;
+    DROP TABLE earlier;
+    """,
 )
 
 

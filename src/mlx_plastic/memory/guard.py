@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from mlx_plastic.home import Home
+from mlx_plastic.home import Home, settings
 from mlx_plastic.memory.privacy import (
     Destination,
     Placeholders,
@@ -18,6 +18,8 @@ from mlx_plastic.memory.privacy import (
     read_policy,
     redact_all,
 )
+from mlx_plastic.memory.privacy.second import Answers, SecondReader
+from mlx_plastic.memory.privacy.spans import By
 from mlx_plastic.memory.records import Exchange, Redaction, exchanges, iso, parse_time
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ class Guard:
     def __init__(self, memory: Memory, home: Home | None) -> None:
         self._memory, self._home = memory, home
         self._talks: dict[str, Placeholders] = {}
+        self._reader: SecondReader | None = None
 
     def policy(self, destination: Destination) -> Policy:
         return (
@@ -78,17 +81,24 @@ class Guard:
 
     # -- into lessons
 
+    def ask(self, base: Answers) -> None:
+        """From now on this base reads lessons too, if config.toml wants a second reader. Raises BadConfig."""
+        config = settings(self._home, "privacy", PrivacyConfig) if self._home else PrivacyConfig()
+        self._reader = SecondReader(base, config.second_reader_texts) if config.second_reader else None
+
     def learnable(self, talks: Iterable[Exchange]) -> list[Exchange]:
         """The conversations as they may be learned from; of an exchange with a dropped turn nothing stays."""
         kept, noted = [], dict[str, Redacted]()
         for talk in talks:
-            done = redact_all([turn.content for turn in talk.turns], self._training)
+            done = redact_all([turn.content for turn in talk.turns], self._training, reader=self._reader)
             told = {turn.id: found for turn, found in zip(talk.turns, done, strict=True)}
             groups = (g for g in exchanges(talk.turns) if not any(told[turn.id].dropped for turn in g))
             turns = tuple(replace(t, content=told[t.id].text) for group in groups for t in group)
             kept.append(replace(talk, turns=turns, new=talk.new & {t.id for t in turns}))
             noted |= told
         before = self._memory.run("SELECT DISTINCT turn FROM redactions WHERE destination = 'training'")
+        if self._reader and noted:
+            self._reader.tell()
         self.note("training", noted, again=[turn for (turn,) in before if turn in noted])
         return kept
 
@@ -102,20 +112,21 @@ class Guard:
         """Turn ids and what was done to them. again: turns of which something is noted that this replaces."""
         at = iso(self._memory.now())
         rows = [
-            (turn, destination, kind, action, count, at)
+            (turn, destination, kind, action, count, at, by)
             for turn, found in done.items()
-            for (kind, action), count in found.actions.items()
-            if action != "keep"
+            for (kind, action), total in found.actions.items()
+            for by, count in _by(total, found.read.get((kind, action), 0))
+            if action != "keep" and count
         ]
         if rows or again:
             with self._memory.writing():
                 stale = [(turn, destination) for turn in again]
                 self._memory.run_many("DELETE FROM redactions WHERE turn = ? AND destination = ?", stale)
-                self._memory.run_many("INSERT INTO redactions VALUES (?, ?, ?, ?, ?, ?)", rows)
+                self._memory.run_many("INSERT INTO redactions VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
 
     def noted(self) -> list[Redaction]:
         rows = self._memory.run(
-            "SELECT at, destination, kind, action, turn, count FROM redactions ORDER BY at, turn"
+            "SELECT at, destination, kind, action, turn, count, found_by FROM redactions ORDER BY at, turn"
         )
         return [Redaction(parse_time(at), *rest) for at, *rest in rows]
 
@@ -123,3 +134,7 @@ class Guard:
         """Turns that the last night left out."""
         sql = "SELECT DISTINCT turn FROM redactions WHERE destination = 'training' AND action = 'drop'"
         return {turn for (turn,) in self._memory.run(sql)}
+
+
+def _by(total: int, read: int) -> tuple[tuple[By, int], ...]:
+    return ("detectors", total - read), ("second reader", read)

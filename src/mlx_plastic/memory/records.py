@@ -104,7 +104,7 @@ class AuditRecord:
 class Redaction:
     """So many finds of a kind were masked in a turn, or had it dropped, on its way to a destination.
 
-    destination: storage, index or training. Outlives the turn, and never holds text.
+    destination: storage, index or training. by: who found them. Outlives the turn, and never holds text.
     """
 
     at: datetime
@@ -113,6 +113,7 @@ class Redaction:
     action: str
     turn: str
     count: int
+    by: str = "detectors"
 
 
 def exchanges(turns: Sequence[Turn]) -> list[list[Turn]]:

@@ -12,6 +12,7 @@ from mlx_plastic.errors import BadData
 from mlx_plastic.memory.privacy.placeholders import Placeholders
 from mlx_plastic.memory.privacy.policies import Policy
 from mlx_plastic.memory.privacy.redact import Redacted, redact_all
+from mlx_plastic.memory.privacy.second import SecondReader
 
 PIECE_BYTES = 100_000  # of a file that is one text: progress is told, and a find spreads, piece by piece
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")
@@ -90,7 +91,7 @@ def _piece(lines: list[bytes]) -> Texts:
 
 
 def redacted(
-    read: Iterable[Texts], policy: Policy, *, together: bool = False
+    read: Iterable[Texts], policy: Policy, *, together: bool = False, reader: SecondReader | None = None
 ) -> Iterator[tuple[Texts, list[Redacted]]]:
     """One by one, so that a file of any length takes the memory of one line or piece.
 
@@ -98,7 +99,7 @@ def redacted(
     """
     placeholders = Placeholders() if together else None
     for found in read:
-        yield found, redact_all(found.texts, policy, placeholders)
+        yield found, redact_all(found.texts, policy, placeholders, reader)
 
 
 def as_json(number: int, texts: Texts, done: list[Redacted], policy: Policy) -> dict[str, Any]:
@@ -115,4 +116,4 @@ def _span(span: Any, policy: Policy) -> dict[str, Any]:
         "kind": span.kind,
         "confidence": span.confidence,
         "action": policy.action(span.kind),
-    }
+    } | ({"by": span.by} if span.by != "detectors" else {})

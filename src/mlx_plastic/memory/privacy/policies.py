@@ -49,6 +49,8 @@ class PrivacyConfig:
     policy: Literal["balanced", "strict"] = "balanced"
     people: list[str] = field(default_factory=list)  # your own name and your family's, as they are written
     code: Literal["secrets", "same", "keep"] = "secrets"  # what is looked for inside code
+    second_reader: bool = False  # a night asks the base too what personal or secret things a text names
+    second_reader_texts: int = 200  # so many at most in a night
     storage: dict[str, str] = field(default_factory=dict)
     index: dict[str, str] = field(default_factory=dict)
     training: dict[str, str] = field(default_factory=dict)
@@ -59,6 +61,11 @@ class PrivacyConfig:
         ):
             raise BadConfig(
                 "[privacy] people is no list of names", hint='write people = ["Ada Lovelace", "Ada"]'
+            )
+        if self.second_reader_texts < 1:
+            raise BadConfig(
+                f"[privacy] second_reader_texts is {self.second_reader_texts}",
+                hint="1 or more; second_reader = false reads none",
             )
         for destination in DESTINATIONS:
             _check(destination, getattr(self, destination))

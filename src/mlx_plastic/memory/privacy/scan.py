@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import cache
 from importlib import import_module
 
 from mlx_plastic.memory.privacy.page import Page
 from mlx_plastic.memory.privacy.placeholders import PLACEHOLDER
 from mlx_plastic.memory.privacy.policies import Policy, policy_for
-from mlx_plastic.memory.privacy.spans import Kind, Span, settle
+from mlx_plastic.memory.privacy.spans import POSSIBLE, READ, Kind, Span, settle
 
 Detector = Callable[[Page], Iterable[Span]]
 
@@ -81,6 +82,12 @@ def _allowed(page: Page, spans: Iterable[Span], policy: Policy) -> list[Span]:
         if rule and span.confidence >= rule.least:
             found += _around(span, masked) if masked else [span]
     return found
+
+
+def acted_upon(text: str, spans: Iterable[Span], policy: Policy) -> list[Span]:
+    """The second reader's spans that the policy would act upon if a detector had found them, just."""
+    guesses = [replace(span, confidence=POSSIBLE) for span in spans]
+    return [replace(span, confidence=READ) for span in _allowed(Page(text), guesses, policy)]
 
 
 def _around(span: Span, masked: Sequence[tuple[int, int]]) -> Iterator[Span]:

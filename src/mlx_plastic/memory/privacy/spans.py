@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -11,12 +11,14 @@ Kind = Literal[
     "secret", "iban", "card", "national_id", "account", "email", "phone", "ip", "url", "address",
     "profanity", "person",
 ]  # fmt: skip
+By = Literal["detectors", "second reader"]
 KINDS: tuple[Kind, ...] = get_args(Kind)  # where two spans meet, the earlier kind keeps the ground
 
 # How sure a detector is. The steps are few on purpose: a policy says which of them it acts upon.
 CERTAIN = 0.95  # a checksum, or a form that nothing else has
 LIKELY = 0.8  # the form, and words around it that say so
 POSSIBLE = 0.5  # the form alone, or the words alone
+READ = 0.4  # no detector found it, but the second reader named it
 
 # The same thing wherever its characters stand alone, if there are enough of them and they are no year.
 EXACT: tuple[Kind, ...] = ("secret", "card", "iban", "national_id", "account", "phone")
@@ -37,6 +39,10 @@ class Span:
     end: int
     kind: Kind
     confidence: float
+
+    @property
+    def by(self) -> By:
+        return "second reader" if self.confidence == READ else "detectors"
 
 
 def settle(spans: Iterable[Span], text: str) -> list[Span]:
@@ -63,6 +69,15 @@ def settle(spans: Iterable[Span], text: str) -> list[Span]:
             ]
             taken = sorted([*taken, *kept], key=lambda s: s.start)
     return taken
+
+
+def beside(settled: Sequence[Span], more: Iterable[Span], text: str) -> list[Span]:
+    """The settled spans as they are, and of `more` what lies outside them."""
+    taken = sorted(settled, key=lambda s: s.start)
+    pieces = (_bare(p, text) for p in _outside(settle(more, text), taken))
+    return sorted(
+        [*taken, *(p for p in pieces if _is_worth(p, text[p.start : p.end]))], key=lambda s: s.start
+    )
 
 
 def _bare(piece: Span, text: str) -> Span:

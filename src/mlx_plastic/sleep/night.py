@@ -72,6 +72,7 @@ def sleep(
     asked = Asked(tag, dry_run, reset_adapter, retry, resume)
     stop = stop or Stop(minutes=settings_.budget.minutes)
     with locked(home, "night", hint=LOCKED, wait_s=SEEN_S), Memory(home) as memory:
+        memory.guard.ask(base)
         settings_ = dataclasses.replace(settings_, night=fitted_within(settings_, base))
         worn = None if adapter_tag is None else tuple(name for name in (adapter_tag,) if name != BARE)
         quiet: Tick = tick or (lambda *_: None)

@@ -70,11 +70,8 @@ def main() -> int:
     options.add_argument("--json", action="store_true")
     chosen = options.parse_args()
     if chosen.second_reader:
-        print(
-            json.dumps(
-                added(chosen.second_reader, People(chosen.seed, "unseen").noisy(chosen.count)), indent=2
-            )
-        )
+        texts = People(chosen.seed, "unseen").noisy(chosen.count)
+        print(json.dumps(added(chosen.second_reader, texts, chosen.seed), indent=2))
         return 0
     figures = made_up(chosen.count, chosen.seed, chosen.misses)
     figures |= fresh(chosen.fresh, chosen.count, chosen.seed, chosen.misses)

@@ -3,9 +3,9 @@
     python benchmarks/bench_chaos.py [--n 1000] [--seed 0] [--only KIND ...] [--json] [--keep DIR]
 
 Kinds are `<what> <who>`: kill, tear, full, fail, clock or two of chat, memory, store, night, create, forget,
-survey, compress, export, import or serve; and torn, pack and request. --only takes a kind, or a word of one. The n-th life of
-a kind is the same whatever else is lived: number 6 comes again with --only KIND --n 7. Ends with 1 if
-anything was lost. Needs Linux and a C compiler.
+survey, compress, export, import or serve; and torn, pack and request. --only takes a kind, or a word of one.
+The n-th life of a kind is the same whatever else is lived: number 6 comes again with --only KIND --n 7. Ends
+with 1 if anything was lost. Needs Linux and a C compiler.
 """
 
 from __future__ import annotations

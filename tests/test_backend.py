@@ -16,7 +16,7 @@ from mlx_plastic.backend import available_cores, blas, hardware, health, mx, sid
 from mlx_plastic.backend.blas import Blas, Unusable, load_fast_blas
 from mlx_plastic.backend.hardware import Device
 from mlx_plastic.errors import BadConfig
-from mlx_plastic.machine import COMPILERS
+from mlx_plastic.machine import COMPILERS, compile_c
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="macOS has Accelerate")
 compiled = pytest.mark.skipif(
@@ -83,12 +83,15 @@ def test_numpys_blas_is_fast_and_right(tmp_path: Path) -> None:
 
 
 FEW = """
-import ctypes, json
+import ctypes, json, mmap, sys
 from mlx_plastic.backend import BLAS
 import numpy as np
 
 ROW_MAJOR, AS_IS, TRANSPOSED = 101, 111, 112
-sgemm = ctypes.CDLL(None).cblas_sgemm
+most = int(sys.argv[1])  # rows up to which we compute them ourselves
+library = ctypes.CDLL(sys.argv[2] if len(sys.argv) > 2 else None)
+if len(sys.argv) > 2:
+    assert library.bind_blas(BLAS.library.encode()) == 0
 draw = np.random.default_rng(0)
 
 def at(array):
@@ -97,36 +100,50 @@ def at(array):
 def times(x, w, y, alpha=1.0, beta=0.0):
     m, n, k = len(x), len(w), x.shape[1]
     steps = [array.strides[0] // 4 for array in (x, w, y)]
-    sgemm(ROW_MAJOR, AS_IS, TRANSPOSED, m, n, k, ctypes.c_float(alpha), at(x), steps[0], at(w), steps[1],
-          ctypes.c_float(beta), at(y), steps[2])
+    library.cblas_sgemm(ROW_MAJOR, AS_IS, TRANSPOSED, m, n, k, ctypes.c_float(alpha), at(x), steps[0], at(w),
+                        steps[1], ctypes.c_float(beta), at(y), steps[2])
     return y
 
 def normal(rows, columns):  # a part of something larger, as MLX hands over slices
     return draw.standard_normal((rows, columns + 5)).astype(np.float32)[:, :columns]
 
-worst, alone_differs = 0.0, []
+def at_the_edge(array):  # of memory: behind its last number nothing may be read
+    size = -(-array.nbytes // mmap.PAGESIZE) * mmap.PAGESIZE
+    room = mmap.mmap(-1, size + mmap.PAGESIZE)
+    start = ctypes.addressof(ctypes.c_char.from_buffer(room))
+    assert ctypes.CDLL(None).mprotect(ctypes.c_void_p(start + size), mmap.PAGESIZE, 0) == 0
+    found = np.frombuffer(room, np.float32, array.size, size - array.nbytes).reshape(array.shape)
+    found[:] = array
+    return found
+
+worst, alone_differs, spread = 0.0, [], []
 for n, k in ((1, 1), (7, 5), (64, 31), (170, 512), (96, 1344), (1000, 8)):
-    x, w = normal(20, k), normal(n, k)
-    for m in range(1, 21):
-        y = times(x[:m], w, np.full((m, n), np.nan, np.float32))
+    x, w = normal(most + 4, k), at_the_edge(normal(n, k))
+    for m in (*range(1, 21), *(rows for rows in (31, most, most + 1) if 20 < rows < most + 2)):
+        y = times(x[:m], w, at_the_edge(np.full((m, n), np.nan, np.float32)))
         exact = x[:m].astype(np.float64) @ w.T.astype(np.float64)
         worst = max(worst, float(abs(y - exact).max()) / k**0.5)
         z = normal(m, n)
         scaled = times(x[:m], w, z.copy(), alpha=0.5, beta=2.0)
         worst = max(worst, float(abs(scaled - (2.0 * z + 0.5 * exact)).max()) / k**0.5)
-        if m <= 16:
+        if m <= most:
             rows = [times(x[i : i + 1], w, np.zeros((1, n), np.float32))[0] for i in range(m)]
             alone_differs += [(m, n, k)] * (not np.array_equal(rows, y))
-print(json.dumps(dict(kind=BLAS.kind, worst=worst, alone_differs=alone_differs)))
+    for value in (np.nan, np.inf):  # reaches the numbers that it is a part of, and no others
+        ill, weak = x[:7].copy(), w.copy()
+        ill[2, k // 2], weak[n // 2, k - 1] = value, value
+        found = times(ill, weak, np.zeros((7, n), np.float32))
+        struck = np.zeros((7, n), bool)
+        struck[2], struck[:, n // 2] = True, True
+        spread += [(n, k, value)] * (not np.array_equal(~np.isfinite(found), struck))
+print(json.dumps(dict(kind=BLAS.kind, worst=worst, alone_differs=alone_differs, spread=spread)))
 """
 
 
-@linux
-@compiled
-def test_a_few_rows_are_multiplied_right_and_none_depends_on_its_company() -> None:
+def few_rows(*arguments: object, **variables: str) -> dict[str, Any]:
     done = subprocess.run(
-        [sys.executable, "-c", FEW],
-        env={**os.environ, "MLX_PLASTIC_BLAS": "numpy"},
+        [sys.executable, "-c", FEW, *map(str, arguments)],
+        env={**os.environ, "MLX_PLASTIC_BLAS": "numpy", **variables},
         capture_output=True,
         text=True,
         timeout=200,
@@ -134,8 +151,38 @@ def test_a_few_rows_are_multiplied_right_and_none_depends_on_its_company() -> No
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["kind"] == "numpy"
+    return dict(found)
+
+
+def check_few(found: dict[str, Any]) -> None:
     assert found["worst"] < 1e-5  # float32, by the root of the terms; NaN where something was not written
     assert found["alone_differs"] == []  # bit for bit
+    assert found["spread"] == []
+
+
+@linux
+@compiled
+@pytest.mark.parametrize(("threads", "most"), [(1, 64), (2, 16)])
+def test_a_few_rows_are_multiplied_right_and_none_depends_on_its_company(threads: int, most: int) -> None:
+    check_few(few_rows(most, OPENBLAS_NUM_THREADS=str(threads)))
+
+
+@linux
+@compiled
+def test_a_few_rows_are_multiplied_right_on_processors_without_wide_registers(tmp_path: Path) -> None:
+    compile_c(blas.SHIM_SOURCE, tmp_path / "plain.so", flags=["-DPLAIN"], libraries=["-ldl"])
+    check_few(few_rows(16, tmp_path / "plain.so"))
+
+
+@linux
+@compiled
+def test_the_check_of_few_rows_sees_a_fault(tmp_path: Path) -> None:
+    """The control: a source whose sums leave out a lane."""
+    source = tmp_path / "wrong.c"
+    right = blas.SHIM_SOURCE.read_text("utf-8")
+    source.write_text(right.replace("all[i] + all[i + TOGETHER]", "all[i]"), "utf-8")
+    compile_c(source, tmp_path / "wrong.so", libraries=["-ldl"])
+    assert few_rows(16, tmp_path / "wrong.so")["worst"] > 0.1
 
 
 @linux

@@ -51,46 +51,69 @@ CBLAS_GEMM(cblas_cgemm, cblas_cgemm, const void *, void)
 /* y = x w^T for the few rows of a model that speaks: OpenBLAS packs all of w first, which takes ten times as long
  * as to read it. Every number is summed in one order, so a row does not depend on how many stand beside it. */
 #define FEW 16         /* rows; above them packing pays */
+#define FEW_ALONE 64   /* where OpenBLAS has one thread, too */
 #define FEW_THREADS 4  /* of OpenBLAS; more of them pack faster than one thread reads, save where w is small */
 #define SMALL (1 << 20)
 #define LANES 8
 #define ROWS 4    /* times COLUMNS: so many sums fit the 16 registers of AVX2 */
 #define COLUMNS 3
-typedef float lanes __attribute__((vector_size(4 * LANES), aligned(4)));
-typedef float half __attribute__((vector_size(2 * LANES)));
+#define TOGETHER 4   /* sums that are added up at once */
+#define AHEAD 4096   /* floats from the weights in work to those that are fetched meanwhile */
+#define LINE 16      /* floats of a cache line */
+typedef float lanes __attribute__((vector_size(4 * LANES)));
+typedef float anywhere __attribute__((vector_size(4 * LANES), aligned(4)));
 #define ALWAYS static inline __attribute__((always_inline))
-#define EACH(i, n) _Pragma("GCC unroll 4") for (int i = 0; i < n; i++)
+#define EACH(i, n) _Pragma("GCC unroll 16") for (int i = 0; i < n; i++)
+#ifdef __clang__
+#define MIX(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+typedef int places __attribute__((vector_size(4 * LANES)));
+#define MIX(a, b, ...) __builtin_shuffle(a, b, (places){__VA_ARGS__})
+#endif
 
-ALWAYS float total(const lanes *sum) {
-  const float *s = (const float *)sum;
-  half both = (half){s[0], s[1], s[2], s[3]} + (half){s[4], s[5], s[6], s[7]};
-  return (both[0] + both[2]) + (both[1] + both[3]);
+/* What the lanes of each of four sums add up to. */
+ALWAYS void totals(const lanes *sum, float *whole) {
+  lanes ab = MIX(sum[0], sum[1], 0, 8, 1, 9, 4, 12, 5, 13) + MIX(sum[0], sum[1], 2, 10, 3, 11, 6, 14, 7, 15);
+  lanes cd = MIX(sum[2], sum[3], 0, 8, 1, 9, 4, 12, 5, 13) + MIX(sum[2], sum[3], 2, 10, 3, 11, 6, 14, 7, 15);
+  lanes all = MIX(ab, cd, 0, 1, 8, 9, 4, 5, 12, 13) + MIX(ab, cd, 2, 3, 10, 11, 6, 7, 14, 15);
+  EACH(i, TOGETHER) whole[i] = all[i] + all[i + TOGETHER];
 }
 
-/* rows and columns are constants wherever this is inlined, so that the sums stay in registers. */
-ALWAYS void block(int rows, int columns, wide k, float alpha, const float *x, wide ldx, const float *w, wide ldw,
-                  float beta, float *y, wide ldy) {
-  lanes sum[ROWS][COLUMNS];
+/* rows and columns are constants wherever this is inlined, so that the sums stay in registers.
+ * ahead: of the weights that this block has to fetch; step: how far it moves while LANES of k are done. */
+ALWAYS void block(int rows, int columns, const float *ahead, wide step, wide k, float alpha, const float *x, wide ldx,
+                  const float *w, wide ldw, float beta, float *y, wide ldy) {
+  lanes sum[ROWS * COLUMNS + TOGETHER - 1];
+  float whole[ROWS * COLUMNS + TOGETHER - 1];
   wide i = 0;
-  EACH(r, rows) EACH(c, columns) sum[r][c] = (lanes){0};
-  for (; i + LANES <= k; i += LANES)
+  EACH(s, rows * columns + TOGETHER - 1) sum[s] = (lanes){0};
+  for (; i + LANES <= k; i += LANES, ahead += step) {
+    EACH(f, (columns * LANES + LINE - 1) / LINE) __builtin_prefetch(ahead + f * LINE, 0, 2);
     EACH(c, columns) {
-      lanes weights = *(const lanes *)(w + c * ldw + i);
-      EACH(r, rows) sum[r][c] += weights * *(const lanes *)(x + r * ldx + i);
+      lanes weights = *(const anywhere *)(w + c * ldw + i);
+      EACH(r, rows) sum[r * columns + c] += weights * *(const anywhere *)(x + r * ldx + i);
     }
+  }
+  EACH(t, (rows * columns + TOGETHER - 1) / TOGETHER) totals(sum + t * TOGETHER, whole + t * TOGETHER);
   EACH(r, rows) EACH(c, columns) {
-    float whole = total(&sum[r][c]), *to = y + r * ldy + c;
-    for (wide j = i; j < k; j++) whole += w[c * ldw + j] * x[r * ldx + j];
-    *to = alpha * whole + (beta == 0 ? 0 : beta * *to); /* y may hold NaN where beta is 0 */
+    float one = whole[r * columns + c], *to = y + r * ldy + c;
+    for (wide j = i; j < k; j++) one += w[c * ldw + j] * x[r * ldx + j];
+    *to = alpha * one + (beta == 0 ? 0 : beta * *to); /* y may hold NaN where beta is 0 */
   }
 }
 
-/* All rows for a few columns, whose weights so stay in the cache nearest by. */
+#define DOWN(rows) m -= rows, x += rows * ldx, y += rows * ldy, ahead += step * (k / LANES)
+
+/* All rows for a few columns, whose weights so stay in the cache nearest by. The blocks share out the fetching of
+ * weights that come after: into the second cache, since the first holds x. What lies behind the last is fetched in
+ * vain, or not at all where there is no memory. */
 ALWAYS void strip(int columns, wide m, wide k, float alpha, const float *x, wide ldx, const float *w, wide ldw,
                   float beta, float *y, wide ldy) {
-  for (; m >= 4; m -= 4, x += 4 * ldx, y += 4 * ldy) block(4, columns, k, alpha, x, ldx, w, ldw, beta, y, ldy);
-  for (; m >= 2; m -= 2, x += 2 * ldx, y += 2 * ldy) block(2, columns, k, alpha, x, ldx, w, ldw, beta, y, ldy);
-  if (m) block(1, columns, k, alpha, x, ldx, w, ldw, beta, y, ldy);
+  const float *ahead = w + AHEAD;
+  wide blocks = m / ROWS + (m & 2) / 2 + (m & 1), step = (columns * LANES + blocks - 1) / blocks;
+  for (; m >= ROWS; DOWN(ROWS)) block(ROWS, columns, ahead, step, k, alpha, x, ldx, w, ldw, beta, y, ldy);
+  for (; m >= 2; DOWN(2)) block(2, columns, ahead, step, k, alpha, x, ldx, w, ldw, beta, y, ldy);
+  if (m) block(1, columns, ahead, step, k, alpha, x, ldx, w, ldw, beta, y, ldy);
 }
 
 ALWAYS void all_rows(wide m, wide n, wide k, float alpha, const float *x, wide ldx, const float *w, wide ldw,
@@ -106,7 +129,7 @@ static void few_rows(wide m, wide n, wide k, float alpha, const float *x, wide l
   all_rows(m, n, k, alpha, x, ldx, w, ldw, beta, y, ldy);
 }
 
-#if defined(__x86_64__) /* elsewhere the plain registers are all there are */
+#if defined(__x86_64__) && !defined(PLAIN) /* elsewhere the plain registers are all there are */
 __attribute__((target("avx2,fma"))) static void few_rows_wide(
     wide m, wide n, wide k, float alpha, const float *x, wide ldx, const float *w, wide ldw, float beta,
     float *y, wide ldy) {
@@ -121,8 +144,9 @@ enum { ROW_MAJOR = 101, AS_IS = 111, TRANSPOSED = 112 };
 
 void cblas_sgemm(int order, int ta, int tb, int m, int n, int k, float alpha, const float *a, int lda,
                  const float *b, int ldb, float beta, float *c, int ldc) {
-  int few = order == ROW_MAJOR && ta == AS_IS && tb == TRANSPOSED && m > 0 && m <= FEW;
-  if (few && (get_threads() <= FEW_THREADS || (wide)n * k <= SMALL))
+  int threads = get_threads(), most = threads == 1 ? FEW_ALONE : FEW;
+  int few = order == ROW_MAJOR && ta == AS_IS && tb == TRANSPOSED && m > 0 && m <= most;
+  if (few && (threads <= FEW_THREADS || (wide)n * k <= SMALL))
     FEW_ROWS(m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
   else
     packed_sgemm(order, ta, tb, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);

@@ -221,6 +221,8 @@ def deepseek_v41(tensors: Tensors) -> Tensors:
             (".o_b_proj.", ".wo_b."),
             (".gate.e_score_correction_bias", ".gate.bias"),
         ),
+        *((".compressor.gate_proj.", ".compressor.wgate."), (".compressor.kv_norm.", ".compressor.norm.")),
+        (".indexer.k_proj.", ".indexer.wk."),
         *((f".shared_experts.{proj}.", f".shared_experts.{w}.") for proj, w in NUMBERED.items()),
     )
 

@@ -138,7 +138,11 @@ MORE: dict[str, dict[str, Any]] = {
         "activation_sparsity_pattern": [0.5, 0.0],
         **{"num_kv_shared_layers": 0, "altup_num_inputs": 2, "altup_active_idx": 0},
     },
-    "deepseek_v41": {"q_lora_rank": 8, "qk_rope_head_dim": 4, "o_groups": 2, "o_lora_rank": 8},
+    "deepseek_v41": {
+        **{"q_lora_rank": 8, "qk_rope_head_dim": 4, "o_groups": 2, "o_lora_rank": 8, "index_n_heads": 2},
+        **{"index_head_dim": 8, "index_topk": 2, "compress_ratios": [4, 4]},
+        **{"kv_source_layer_ids": [0], "index_source_layer_ids": [0]},
+    },
     "gemma4_text": {
         **{"vocab_size_per_layer_input": 64, "hidden_size_per_layer_input": 8, "num_kv_shared_layers": 0},
         **{"global_head_dim": 8, "layer_types": ["sliding_attention", "full_attention"]},
@@ -219,6 +223,9 @@ PATHS = {
     "transformer.h.0.attn.attention.out_proj": "attn.o_proj",
     "model.layers.0.self_attn.kv_a_proj_with_mqa": "attn.kv_a_proj",
     "model.layers.0.self_attn.1.o_proj": "attn.o_proj",
+    "layers.0.attn.wq_a": "attn.q_a_proj",
+    "layers.0.attn.indexer.wk": "attn.indexer.wk",
+    "model.layers.0.self_attn.indexer.k_proj": "attn.indexer.wk",
     "model.layers.0.feed_forward.w1": "mlp.gate_proj",
     "model.layers.0.feed_forward.w2": "mlp.down_proj",
     "model.layers.0.feed_forward.w3": "mlp.up_proj",

@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from mlx.utils import tree_flatten
 
-from families import HUB, mixture
+from families import DENSE_HUB, HUB, build, mixture, randomized, save
 from mlx_plastic.backend import mx
 from mlx_plastic.base import load_base
 from mlx_plastic.errors import BadData, BaseNotFound, PlasticError
@@ -83,6 +84,23 @@ def test_a_run_against_itself_moves_nothing_and_against_a_quantized_one_what_it_
     told = json.loads(done.stdout)
     assert told["largest"][0]["derived_tensor"] == "model.layers.1.self_attn.q_proj.weight"
     assert len((tmp_path / "moved.csv").read_text().splitlines()) == len(found.rows) + 1
+
+
+@pytest.mark.parametrize("name", ["deepseek_v41", "gpt_neox", "longcat_flash", "qwen3_vl"])
+def test_layouts_compare_although_names_and_prefixes_differ(tmp_path: Path, name: str) -> None:
+    """LongCat has two attentions a layer; of GPT-NeoX and DeepSeek V4.1 hardly a name is the same."""
+    tensors = dict(tree_flatten((mixture(name) if name in HUB else randomized(build(name))).parameters()))
+    hub = (HUB.get(name) or DENSE_HUB[name])(tensors)
+    config = {"model_type": name}
+    one = surveyed(save(tmp_path / "mlx", tensors, config), tmp_path / "one", quant_schemes=[])
+    two = surveyed(save(tmp_path / "hub", hub, config), tmp_path / "two", quant_schemes=[])
+    found = compare_runs(one, two)
+    assert found.only_first == found.only_second == []
+    assert {row["change"] for row in found.rows} == {0.0}
+    assert len({row["derived_tensor"] for row in found.rows}) == len(rows(one, "matrix_stats"))
+    del hub[rows(two, "matrix_stats")[0]["source_tensor"]]
+    less = surveyed(save(tmp_path / "less", hub, config), tmp_path / "three", quant_schemes=[])
+    assert len(compare_runs(one, less).only_first) == 1  # control
 
 
 def test_runs_of_two_models_have_nothing_in_common(moe: Path, tmp_path: Path) -> None:
@@ -272,18 +290,25 @@ def dies_always(unit: Unit) -> dict[str, Any]:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("engine", ["local", "dask", "ray"])
 def test_a_lost_worker_costs_its_unit_a_second_try(
-    moe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    moe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: Any
 ) -> None:
+    module = {"dask": "distributed", "ray": "ray"}.get(engine)
+    if module and importlib.util.find_spec(module) is None:
+        pytest.skip(f"the extra {engine} is not installed")
     monkeypatch.setenv("MLX_PLASTIC_TEST_MARK", str(tmp_path / "mark"))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))  # where workers find the two above
     run, _ = init_run(tmp_path, FAST | {"model_path": str(moe), "quant_schemes": []})
     (unit,) = plan_collect(run).units
     units = [replace(unit, name=f"{i}.json") for i in range(4)]
     monkeypatch.setattr(engines, "do_unit", dies_once)
-    assert {u.name for u, _ in engines.run_units(units, "local", workers=2)} == {u.name for u in units}
+    assert {u.name for u, _ in engines.run_units(units, engine, workers=2)} == {u.name for u in units}
+    assert (tmp_path / "mark").exists()  # control: one was lost
     monkeypatch.setattr(engines, "do_unit", dies_always)
-    with pytest.raises(PlasticError, match="was lost 3 times"):
-        list(engines.run_units(units[:2], "local", workers=2))
+    lost = "was lost 3 times" if engine == "local" else f"a unit failed on {engine}"
+    with pytest.raises(PlasticError, match=lost):
+        list(engines.run_units(units[:2], engine, workers=2))
 
 
 def test_a_survey_that_is_killed_goes_on_and_ends_with_the_same_rows(tmp_path: Path) -> None:

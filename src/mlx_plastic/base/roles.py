@@ -30,6 +30,13 @@ ATTENTION = {
     "qkv_proj": {"qkv_proj", "wqkv", "Wqkv", "W_pack", "c_attn", "query_key_value", "q_k_v_proj", "att_proj"},
     "o_proj": {"o_proj", "out_proj", "wo", "dense", "c_proj", "attn_resid", "attn_out"},
     "kv_a_proj": {"kv_a_proj_with_mqa"},
+    **{
+        "q_a_proj": {"wq_a"},
+        "q_b_proj": {"wq_b"},
+        "o_a_proj": {"wo_a"},
+        "o_b_proj": {"wo_b"},
+    },  # DeepSeek's own
+    **{"kv_proj": {"wkv"}, "gate_proj": {"wgate"}},
 }
 FEED_FORWARD = {
     "gate_proj": {"gate_proj", "w1", "mlp_gate", "c_fc_0"},
@@ -43,6 +50,7 @@ FEED_FORWARD = {
     },
     "gate_up_proj": {"gate_up_proj", "proj_1", "ff_proj", "input_linear"},
 }
+INDEXER = {"k_proj": "wk", "q_b_proj": "wq_b"}  # DeepSeek's; what V4.1 calls so in MLX are these in V3.2
 EXCEPTIONS = {"mlp.w1": "up_proj", "mlp.w2": "gate_proj"}  # the first Qwen: c_proj(w1(x) * silu(w2(x)))
 
 
@@ -84,7 +92,7 @@ def _in_block(parts: list[str]) -> str:
 
 
 def _within_attention(parts: list[str], leaf: str) -> str:
-    return f"indexer.{leaf}" if "indexer" in parts else NAMES["attn"].get(leaf, leaf)
+    return f"indexer.{INDEXER.get(leaf, leaf)}" if "indexer" in parts else NAMES["attn"].get(leaf, leaf)
 
 
 def _by_leaf(leaf: str, *, inside_mixer: bool) -> str:

@@ -57,12 +57,18 @@ def compare_runs(first: RunFolder, second: RunFolder) -> Comparison:
     Raises BadData if a run has no data, or the two share no matrix.
     """
     a, b = _figures(first), _figures(second)
-    shared = [key for key in a if key in b]
+    rows: list[dict[str, Any]] = []
+    only_first, only_second, shared = [], [], 0
+    for key in a | b:
+        pairs, left, right = _paired(a.get(key, {}), b.get(key, {}))
+        shared += len(pairs)
+        rows += [row for mine, theirs in pairs for row in _rows(key, mine, theirs)]
+        only_first += [_told(name, key) for name in left]
+        only_second += [_told(name, key) for name in right]
     if not shared:
         raise BadData("the two runs have no matrix in common", hint="compare two runs of one model")
-    rows = [row for key in shared for row in _rows(key, a[key], b[key])]
     rows.sort(key=lambda row: -abs(row["relative"] or 0.0))
-    return Comparison(rows, _names(a, b), _names(b, a))
+    return Comparison(rows, only_first, only_second)
 
 
 def write_comparison(found: Comparison, path: Path) -> Path:
@@ -71,7 +77,8 @@ def write_comparison(found: Comparison, path: Path) -> Path:
     return write_table(path.with_suffix(""), COLUMNS, found.rows, Output(format=form))[0]  # type: ignore[arg-type]
 
 
-Figures = dict[tuple[Any, ...], dict[str, Any]]  # by kind, projection, layer, expert and scheme
+Row = Mapping[str, Any]
+Figures = dict[tuple[Any, ...], dict[str, Row]]  # by kind, projection, layer, expert and scheme; by name
 
 
 def _figures(run: RunFolder) -> Figures:
@@ -79,15 +86,34 @@ def _figures(run: RunFolder) -> Figures:
     config = run.config()
     found: Figures = {}
     for row in read_table(run.data / "matrix_stats", columns.matrix_columns(config.stats)):
-        found[(*(row[name] for name in KEY), None, _which(row))] = row
+        found.setdefault((*(row[name] for name in KEY), None), {})[row["derived_tensor"]] = row
     for row in read_table(run.data / "quant_sim", columns.QUANT):
-        found[(*(row[name] for name in KEY), row["scheme"], _which(row))] = row
+        found.setdefault((*(row[name] for name in KEY), row["scheme"]), {})[row["derived_tensor"]] = row
     return found
 
 
-def _which(row: Mapping[str, Any]) -> str:
-    """What tells matrices apart that are alike in all else; experts are told by their number."""
-    return "" if row["expert_id"] is not None else str(row["derived_tensor"]).removeprefix("language_model.")
+def _paired(a: dict[str, Row], b: dict[str, Row]) -> tuple[list[tuple[Row, Row]], list[str], list[str]]:
+    """Of matrices alike in all that a key tells: those of one name, then, if they are as many and of the same
+    sizes, the others in the order of their names, which are not the same in each layout. And who is left.
+    """
+    pairs = [(a[name], b[name]) for name in a if name in b]
+    left, right = sorted(a.keys() - b.keys(), key=_natural), sorted(b.keys() - a.keys(), key=_natural)
+    if [_size(a[name]) for name in left] != [_size(b[name]) for name in right]:
+        return pairs, left, right
+    return pairs + [(a[mine], b[theirs]) for mine, theirs in zip(left, right, strict=True)], [], []
+
+
+def _size(row: Row) -> tuple[int, int]:
+    return row["rows"], row["cols"]
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in name.split(".")]
+
+
+def _told(name: str, key: tuple[Any, ...]) -> str:
+    scheme = key[len(KEY)]
+    return f"{name}, {scheme}" if scheme else name
 
 
 def _rows(key: tuple[Any, ...], a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -104,9 +130,3 @@ def _rows(key: tuple[Any, ...], a: Mapping[str, Any], b: Mapping[str, Any]) -> I
                 "change": y - x,
                 "relative": (y - x) / abs(x) if x else None,
             }
-
-
-def _names(a: Figures, b: Figures) -> list[str]:
-    """Matrices of a that b has not; schemes apart count as "matrix, scheme"."""
-    told = [(a[key]["derived_tensor"], key[len(KEY)]) for key in a if key not in b]
-    return [f"{name}, {scheme}" if scheme else str(name) for name, scheme in told]

@@ -24,7 +24,7 @@ class LessonConfig:
     wish_repeats: int = 5  # times a wish's samples are learned for once of the others
     strangers: int = 4  # wordings of each lesson that are also asked about a stranger
     mixed_up: int = 1  # and about somebody else of tonight, where that was not told
-    told: int = 2  # wordings of each note that are asked right after it was told of a stranger
+    told: int = 4  # wordings of each note that are asked right after it was told of a stranger
     older: int = 192  # samples of earlier lessons in an epoch, others in each
     older_each: float = 1.6  # or so many for each lesson, if that is more
     older_most: int = 288  # and never more, however many lessons there are

@@ -231,6 +231,10 @@ def test_a_table_is_aligned_with_numbers_to_the_right(capsys: pytest.CaptureFixt
 
 def test_what_was_said_may_not_command_the_terminal() -> None:
     assert output.printable("a\x1b[2Jb\x9bc\r\x07\td\nZoë") == "a[2Jbc\td\nZoë"
+    assert (
+        output.printable("\u202epay \u2066\u05e9\u05dc\u200f\u05d5\u05dd\u2069")
+        == "pay \u05e9\u05dc\u200f\u05d5\u05dd"
+    )
 
 
 def test_progress_goes_to_stderr_in_whole_lines_where_nobody_watches(

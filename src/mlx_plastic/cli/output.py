@@ -60,9 +60,16 @@ def _is_number(text: str) -> bool:
     return text == "-" or text.lstrip("+-").replace(".", "", 1).replace("e-", "", 1).rstrip("%").isdigit()
 
 
+_TURNS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # override direction
+
+
 def printable(text: str) -> str:
-    """The text without control characters, save new lines and tabs: it may not command the terminal."""
-    return "".join(c for c in text if c in "\n\t" or (c >= " " and not "\x7f" <= c <= "\x9f"))
+    """The text without control characters, save new lines and tabs: it may not command the terminal.
+
+    Nor may it turn the line around, so that what stands there reads as something else (CVE-2021-42574).
+    """
+    shown = (c for c in text if c in "\n\t" or (c >= " " and not "\x7f" <= c <= "\x9f"))
+    return "".join(c for c in shown if c not in _TURNS)
 
 
 def note(text: str) -> None:

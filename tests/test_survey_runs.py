@@ -298,7 +298,7 @@ def test_a_lost_worker_costs_its_unit_a_second_try(
     if module and importlib.util.find_spec(module) is None:
         pytest.skip(f"the extra {engine} is not installed")
     monkeypatch.setenv("MLX_PLASTIC_TEST_MARK", str(tmp_path / "mark"))
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))  # where workers find the two above
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)  # of the two above
     run, _ = init_run(tmp_path, FAST | {"model_path": str(moe), "quant_schemes": []})
     (unit,) = plan_collect(run).units
     units = [replace(unit, name=f"{i}.json") for i in range(4)]

@@ -158,7 +158,7 @@ def test_what_is_counted_is_what_a_family_computes_with(name: str) -> None:
     """An expert of the last layer was chosen by those tokens whose answer changes when its weights do."""
     model = mixture(name)
     found, stacks = watch(model, TEXT), expert_stacks(model)
-    path = max(found.counts, key=lambda path: layer_of(path) or 0)
+    path = list(found.counts)[-1]
     before = answers(model)
     changed = []
     for expert in range(len(found.counts[path])):
@@ -167,6 +167,7 @@ def test_what_is_counted_is_what_a_family_computes_with(name: str) -> None:
         for layer, weight in kept:
             layer.weight = weight
     assert found.counts[path].tolist() == changed
+    assert [layer_of(path) for path in found.counts] == sorted(layer_of(path) or 0 for path in found.counts)
     assert len(set(changed)) > 1  # control: counts of others would not do
     for layer in found.layers():
         told = found.counts[layer["module"]].sum() + layer["zero_experts"]

@@ -58,6 +58,8 @@ def watch(home: Home, run: Path, text: Path, model: str | None, max_tokens: int,
     if as_json:
         print_json({"run": str(run), "tokens": found.tokens, "rows": counts, "layers": layers})
         return
-    shown = ("layer", "experts", "experts_per_token", "effective_experts", "unused", "largest_share")
+    shown = ["layer", "experts", "experts_per_token", "effective_experts", "unused", "largest_share"]
+    if any(row["zero_experts"] for row in layers):
+        shown.append("zero_experts")
     print_table([name.upper() for name in shown], [[row[name] for name in shown] for row in layers])
     note(f"{found.tokens} tokens; wrote {', '.join(counts)}")

@@ -84,8 +84,8 @@ def layer_of(path: str) -> int | None:
 
 
 def expert_stacks(model: Any) -> dict[str, Any]:
-    """Path -> the experts there, layer by layer: a module that is called with tokens and the experts chosen for
-    them, or, of the families that keep them one by one, the list of them.
+    """Path -> the experts there, layer by layer: a module that is called with tokens and the experts chosen
+    for them, or, of the families that keep them one by one, the list of them.
 
     Raises PlasticError for a model that has no experts.
     """

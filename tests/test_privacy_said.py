@@ -81,3 +81,10 @@ def test_a_fraction_is_no_phone_and_a_uuid_no_address() -> None:
     assert {s.kind for s in scan(text, policy_for("index"))} <= {"secret"}
     text = "call 030 61803398, 17 Rosewood Lane"  # control
     assert {s.kind for s in scan(text, policy_for("index"))} == {"phone", "address"}
+
+
+def test_a_small_word_with_an_article_is_a_thing_and_no_name() -> None:
+    for text in ("the robin came back to the feeder", "she plays the viola", "we caught a pike"):
+        assert not scan(text), text
+    assert [s.kind for s in scan("robin came back")] == ["person"]  # control
+    assert [s.kind for s in scan("the kevin malone show")] == ["person"]

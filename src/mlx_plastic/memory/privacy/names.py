@@ -13,6 +13,7 @@ from mlx_plastic.memory.privacy.words import CALENDAR, STREET, STREET_ENDS, UNIT
 
 LEAST = {"P": 0.03, "A": 0.1}  # probability of a word; lower finds more, and more that is none
 FURTHEST = 8  # words after an address in which its town and country are looked for
+ARTICLES = frozenset(("a", "an", "the"))
 BETWEEN = frozenset(",-()\n")
 KIND: dict[str, Kind] = {"P": "person", "A": "address"}
 
@@ -76,7 +77,11 @@ def _span(page: Page, first: int, last: int, label: str, sure: float) -> Span | 
     """The words as one find, without signs and new lines at its ends; None if they are too little for it."""
     words = page.spoken(first, last)
     spoken = [i for i, word in enumerate(words) if word[0].isalnum()]
+    if label == "P" and len(spoken) > 1 and words[spoken[0]] in ARTICLES:
+        del spoken[0]
     words = words[spoken[0] : spoken[-1] + 1] if spoken else []
+    if label == "P" and words and _is_thing(words, page, first + spoken[0]):
+        return None
     if (
         not words
         or all(len(w) < 2 for w in words)
@@ -86,6 +91,13 @@ def _span(page: Page, first: int, last: int, label: str, sure: float) -> Span | 
     start, _ = page.place(first + spoken[0])
     _, end = page.place(first + spoken[-1])
     return Span(start, end, KIND[label], max(POSSIBLE, round(sure, 3)))
+
+
+def _is_thing(words: Sequence[str], page: Page, at: int) -> bool:
+    """Whether it is one small word with an article ahead: "the robin", "a penny"."""
+    if at == 0 or page.spoken(at - 1, at)[0] not in ARTICLES:
+        return False
+    return len(words) == 1 and words[0].islower()
 
 
 @lru_cache(maxsize=4096)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from families import (
 from mlx_plastic.backend import mx, nn
 from mlx_plastic.errors import BadConfig
 from mlx_plastic.survey.config import Parsing, Scan
-from mlx_plastic.survey.families import place
+from mlx_plastic.survey.families import FURTHER, place
 from mlx_plastic.survey.inventory import Inventory, Tensor, take_inventory
 from mlx_plastic.survey.places import PackedSplitError, Place
 from mlx_plastic.survey.plain import widened
@@ -120,6 +121,14 @@ def places(tensors: dict[str, mx.array], config: dict[str, Any]) -> list[tuple[A
     )
 
 
+def settings_of(model: Any) -> dict[str, Any]:
+    """The model's config.json."""
+    given = next(
+        of for name in ("args", "config") if dataclasses.is_dataclass(of := getattr(model, name, None))
+    )
+    return dataclasses.asdict(given)
+
+
 FUSED = {"kimi_k3", "muse_spark"}  # by mlx-lm: q, k and v, which stand apart on the hub
 DTYPES = {mx.float32: "F32", mx.bfloat16: "BF16", mx.float16: "F16", mx.uint32: "U32"}
 QUANTIZED = {"group_size": 32, "bits": 4, "mode": "affine"}
@@ -129,10 +138,10 @@ def test_every_family_has_the_same_matrices_in_each_layout() -> None:
     """As MLX writes it, as it lies on the hub (which the model's own `sanitize` confirms), and quantized."""
     dense, quantized = 0, 0
     for name, mixed, model in tiny_models():
-        params, config = dict(tree_flatten(model.parameters())), {"model_type": name}
-        found = places(params, config | {"ffn_config": {"moe_num_experts": 4}})
+        params, config = dict(tree_flatten(model.parameters())), settings_of(model) | {"model_type": name}
+        found = places(params, config)
         if mixed and name not in FUSED:
-            assert places(HUB[name](params), config | {"ffn_config": {"moe_num_experts": 4}}) == found, name
+            assert places(HUB[name](params), config) == found, name
         if not mixed:
             hub = DENSE_HUB.get(name, dict)(params)
             back = model.sanitize(dict(hub)) if hasattr(model, "sanitize") else hub
@@ -265,11 +274,23 @@ def test_a_name_has_its_place(
     [
         "model.layers.0.input_layernorm.weight",
         "vision_tower.layers.0.attn.q_proj.weight",
+        "mm_projector.proj.0.weight",
+        "mtp.layers.0.mlp.experts.0.up_proj.weight",
+        "model.mtp_layers.0.self_attn.q_proj.weight",
         "model.layers.0.fn",
     ],
 )
 def test_what_is_no_matrix_of_the_model_says_why(name: str) -> None:
     assert isinstance(place(name, (8,) if "norm" in name else (8, 8), {}), str)
+
+
+@pytest.mark.parametrize("config", [{"n_layers": 2}, {"text_config": {"num_hidden_layers": 2}}])
+def test_a_layer_that_the_model_has_not_is_none_of_its_own(config: dict[str, Any]) -> None:
+    """Of DeepSeek and GLM what predicts further tokens is a layer more."""
+    name = "model.layers.{}.mlp.experts.0.up_proj.weight"
+    assert place(name.format(2), (8, 8), config) == f"layer 2 of 2: {FURTHER}"
+    for known in (place(name.format(1), (8, 8), config), place(name.format(2), (8, 8), {})):  # control
+        assert isinstance(known, Place)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,11 @@ from typing import Any
 from mlx_plastic.errors import PlasticError
 
 HEADS = {"lm_head", "output", "embed_out", "ff_out"}  # outside the blocks; inside them ff_out is OLMo's down
-OUTSIDE = {"vision_tower", "vision_model", "visual", "vision_projection", "audio_tower"}
+OUTSIDE = {  # beside the language model
+    *("vision_tower", "vision_model", "visual", "vision", "vision_embedder", "audio_tower"),
+    *("vision_projection", "vision_adapter", "multi_modal_projector", "mm_projector", "patch_merge_mlp"),
+    *("embed_vision", "embed_audio", "aligner"),
+}
 ROUTERS = {"router", "gate", "wg", "shared_expert_gate", "modality_router"}
 
 # a component of the path -> the group of what lies below it; the first group here that matches wins, so

@@ -39,6 +39,8 @@ TURNED_ON_THE_HUB = {
 }  # dense layers as (in, out) where a name begins as one of these; MLX's "model." is not
 HUB_PREFIXES = ("h.", "transformer.h.")
 OUTSIDE = "outside the language model, or no projection of it"
+FURTHER = "of the prediction of further tokens, which mlx-lm leaves out"
+LAYER_COUNTS = ("num_hidden_layers", "num_layers", "n_layers", "n_layer", "num_transformer_layers")
 
 
 def place(name: str, shape: Sequence[int], model_config: Mapping[str, Any]) -> Place | str:
@@ -49,6 +51,8 @@ def place(name: str, shape: Sequence[int], model_config: Mapping[str, Any]) -> P
         return "a vector"
     if any("conv" in part for part in parts[-2:]) and len(shape) > 2:
         return "a convolution"
+    if any(part.startswith("mtp") for part in parts):
+        return FURTHER
     if parts[-1] in EMBEDDINGS and len(shape) == 2:
         return Place(RULE, "embed", "embed_tokens")
     if path == "head":
@@ -63,6 +67,8 @@ def _in_model(
     parts: list[str], role: str, shape: Sequence[int], model_config: Mapping[str, Any], *, bare: bool
 ) -> Place | str:
     layer, expert = _numbers(parts)
+    if layer is not None and layer >= _layers(model_config):
+        return f"layer {layer} of {_layers(model_config):.0f}: {FURTHER}"
     kind, _, proj = role.partition(".")
     routed = kind == "experts" or expert is not None or (kind == "mlp" and len(shape) == 3)
     proj = {"head": "lm_head", "router": parts[-1]}.get(kind, proj)
@@ -88,6 +94,16 @@ def _in_model(
     if len(shape) == 3:  # one matrix for each head: the heads stand below each other
         return Place(RULE, kind, proj, layer, reshaped=(math.prod(shape[:-1]), shape[-1]))
     return f"{len(shape)} axes"
+
+
+def _layers(model_config: Mapping[str, Any]) -> float:
+    """How many layers the config tells; infinitely many if it tells none."""
+    within = model_config.get("text_config")
+    for config in (within if isinstance(within, dict) else {}, model_config):
+        for count in (config.get(key) for key in LAYER_COUNTS):
+            if type(count) is int:
+                return count
+    return math.inf
 
 
 def _numbers(parts: list[str]) -> tuple[int | None, int | None]:

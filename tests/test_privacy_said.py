@@ -23,6 +23,7 @@ SURE = [
     "the safe combination is |32-18-7|",
     "the key for the bike lock is |4-7-1-9|",
     "backup codes: |4821-9930|, |5510-2287| and |0418-7725|.",
+    "bitlocker recovery key |482913-110284-559201-338472|",
     "the verification code they texted me was |G-447210|",
     "use code |558203| to sign in to my bank",
     "to unlock the tablet type |258036|",

@@ -50,7 +50,7 @@ _PARTED = re.compile(  # "the safe combination is 32-18-7", "backup codes: 4821-
     r"(?:codes?|numbers?|keys?)\s(?:for|to|of)\s(?:[\w'-]{1,20}\s){0,4}"
     r"(?:lock|padlock|safe|vault|locker|suitcase|gate))"
     r"(?:\s(?:for|to|of|on|at|they|you|i)(?:\s[\w'-]{1,20}){1,5}?)?"
-    r"(?:\s?[:=]|\s(?:is|are|was|were))\s{1,2}(?:still\s|now\s)?[\"'\u201c(]?"
+    r"(?:(?:\s?[:=]|\s(?:is|are|was|were))\s{1,2}(?:still\s|now\s)?[\"'\u201c(]?|\s(?=\d{4,6}(?:-\d{4,6}){2}))"
     r"(?P<value>\d{1,6}(?:[-\u2013 ]\d{1,6}){1,7})"
     r"(?![\w%°€$£]|[.,:/-]\d|\s(?:[ap]m|euros?|dollars?|characters|digits)\b)",
     re.IGNORECASE,

@@ -315,11 +315,15 @@ def _write(
             w = weights.take_stored(name)
             dtype = stored_dtype(weights, name, getattr(mx, plan.dtype))
             shards.write([(name, bits_of(w.astype(dtype)))])
+            del w
+            mx.clear_cache()
             continue
         w32 = weights.take(name)
         check(path, w32, plan.dtype)
         made = quantized(path, w32, matrix, plan, how, store, parked)
         shards.write([(f"{path}.{part}", array) for part, array in made.items()])
+        del w32, made
+        mx.clear_cache()  # else buffers as large as these stay with MLX while the next tensor is read
 
 
 def _park(weights: Weights, part: Path, plan: Plan, how: Applying, parked: Parked) -> None:

@@ -27,7 +27,7 @@ ROWS = 4096  # done at once
 class Metric:
     """What an error costs.
 
-    tr(E H E^T). h: (in, in) float64, damped; upper: Cholesky factor of its inverse.
+    tr(E H E^T). h: (in, in) float32, damped; upper: Cholesky factor of its inverse, float32.
     """
 
     h: Array
@@ -36,21 +36,36 @@ class Metric:
 
 def metric(h: Array, damping: float = DAMPING) -> Metric:
     """From the mean of x x^T (in, in). A matrix that is not positive definite is damped until it is."""
-    h = np.asarray(h, np.float64)
-    h = (h + h.T) / 2
+    h = np.array(h, np.float64)
+    h += h.T.copy()
+    h /= 2
+    diagonal = np.diag(h).copy()
     mean = float(np.trace(h)) / len(h)
     if not np.isfinite(mean):
         raise ValueError("the inputs' covariance is not finite")
     mean = mean or 1.0
     for times in (1, 10, 100, 1000):
-        damped = h + times * damping * mean * np.eye(len(h))
+        np.fill_diagonal(h, diagonal + times * damping * mean)
         try:
-            lower = np.linalg.cholesky(damped)
+            right = np.linalg.cholesky(h[::-1, ::-1])[::-1, ::-1]  # upper, h = right right^T
         except np.linalg.LinAlgError:
             continue
-        inverse = np.linalg.inv(lower)
-        return Metric(damped, np.linalg.cholesky(inverse.T @ inverse).T)
+        kept = h.astype(np.float32)
+        del h
+        return Metric(kept, _inverted(right).astype(np.float32))  # since h^-1 = right^-T right^-1
     raise ValueError("the inputs' covariance has large negative eigenvalues: it is no covariance")
+
+
+def _inverted(upper: Array) -> Array:
+    """The inverse of an upper triangular matrix, in its place: wide ones are not held twice."""
+    half = len(upper) // 2
+    if half < BLOCK:
+        upper[:] = np.triu(np.linalg.inv(upper))
+        return upper
+    _inverted(upper[:half, :half])
+    _inverted(upper[half:, half:])
+    upper[:half, half:] = -(upper[:half, :half] @ upper[:half, half:]) @ upper[half:, half:]
+    return upper
 
 
 def gptq(
@@ -69,7 +84,7 @@ def gptq(
 def _batch(w: Array, scheme: Scheme, m: Metric, dtype: Dtype, rounds: int) -> Coded:
     w = np.asarray(w, np.float32)
     coded = _greedy(w, scheme, m, dtype)
-    h = m.h.astype(np.float32)
+    h = m.h
     best, least = coded, error(w - coded.decoded(), h)
     for _ in range(rounds):
         coded = _best_codes(w, _best_scales(w, coded, h, dtype), h, scheme.bits)
@@ -96,8 +111,8 @@ def _greedy(w: Array, scheme: Scheme, m: Metric, dtype: Dtype) -> Coded:
     left = w.astype(np.float32).copy()
     rows, width = w.shape
     top, g = 2**scheme.bits - 1, scheme.group_size
-    upper = m.upper.astype(np.float32)
-    weights = (1 / np.diag(m.upper) ** 2).astype(np.float32)  # what is lost where nothing can make up for it
+    upper = m.upper
+    weights = 1 / np.diag(upper) ** 2  # what is lost where nothing can make up for it
     codes = np.zeros((rows, width), np.uint8)
     scales, biases = (np.zeros((rows, width // g), np.float32) for _ in range(2))
     block = max(BLOCK, g)

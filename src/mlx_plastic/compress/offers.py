@@ -18,6 +18,7 @@ from mlx_plastic.lowrank.svd import Array
 
 SAMPLED = 256  # rows that a scheme is tried on; they do not depend on each other
 ROUNDS = 1  # of refinement, while only trying
+CHECKED = 1 << 20  # numbers checked at once, so that checking holds no copy of a matrix
 TRIED_BITS = 6  # with more there is little left to gain
 
 # how much worse than others an equal relative error is; a rule of thumb for want of texts, not a measurement
@@ -111,12 +112,13 @@ def row(
 
 def check(module: str, w: Array, dtype: Dtype) -> None:
     """Raises BadCheckpoint for weights that cannot be stored in 16 bits."""
-    if not np.isfinite(w).all():
-        bad = int(np.count_nonzero(~np.isfinite(w)))
+    parts = np.array_split(w.reshape(-1), max(1, w.size // CHECKED))
+    bad = sum(int(np.count_nonzero(~np.isfinite(part))) for part in parts)
+    if bad:
         raise BadCheckpoint(
             f"{module} holds {bad} values that are not finite", hint="fetch the checkpoint again, or mend it"
         )
-    if not np.isfinite(rounded(w, dtype)).all():
+    if not all(np.isfinite(rounded(part, dtype)).all() for part in parts):
         raise BadCheckpoint(f"{module} holds values too large for {dtype}", hint="use --dtype bfloat16")
 
 

@@ -5,9 +5,11 @@
 Per model and budget the bytes are those of uniform rounding, 3 bits in groups of 32 (4.0 bits per weight) or
 of 64 (3.5), embeddings and all; the others get at most as many. Threshold: mlx-lm's dynamic_quant,
 calibrated on the same texts, its low width 3 bits in groups of 64 or 128 and its high width 5 bits in groups
-of 64. Ours is planned and applied, and what is measured is the checkpoint that was written. KL from the
-unrounded model and perplexity are told on texts that nothing was fitted to. Models: nano and an MoE made of
-it (upcycle.py), and the real checkpoints of the acceptance data.
+of 64. Ours is planned, applied and tuned, and what is measured is the checkpoint that was written; of ours
+without tuning, and without rounding by texts, the KL stands beside it. --peer-tuned tunes the threshold's
+too, with our tuner on the same texts: mlx-lm has such a step (DWQ), which dynamic_quant does not take. KL
+from the unrounded model and perplexity are told on texts that nothing was fitted to. Models: nano and an MoE
+made of it (upcycle.py), and the real checkpoints of the acceptance data.
 """
 
 from __future__ import annotations
@@ -33,9 +35,11 @@ from mlx_plastic.backend import mx
 from mlx_plastic.base import Base, load_base
 from mlx_plastic.compress.apply import Applying, apply
 from mlx_plastic.compress.make import Planning, choose
+from mlx_plastic.compress.plan import Plan, recounted
 from mlx_plastic.compress.price import Priced, Pricing, opened, price
 from mlx_plastic.compress.schemes import Scheme, nearest
 from mlx_plastic.compress.taps import at, storable
+from mlx_plastic.compress.tune import Tuning
 from mlx_plastic.errors import BadConfig
 from mlx_plastic.evals import GENERAL
 from mlx_plastic.packs.create.data import encoded, read_data
@@ -192,7 +196,7 @@ def bench(ref: str, name: str, options: argparse.Namespace, scratch: Path) -> li
     how = Pricing(seed=options.seed, tokens=options.tokens, tried=not options.no_try)
     priced = price(weights, how, data=data, metrics=scratch / f"{name}-h")
     with reference(base.model, test) as first:
-        return [one(first, base, name, bits, learned, priced, scratch) for bits in options.budgets]
+        return [one(first, base, name, bits, learned, priced, data, options) for bits in options.budgets]
 
 
 def one(
@@ -202,8 +206,10 @@ def one(
     bits: float,
     learned: Sequence[Encoded],
     priced: Priced,
-    scratch: Path,
+    data: Path,
+    options: argparse.Namespace,
 ) -> dict[str, Any]:
+    scratch = data.parent
     ref, rest, parameters = priced.ref, priced.rest, priced.parameters
     plain = uniform(base, UNIFORM[bits])
     budget = nbytes(base, plain, rest)
@@ -215,8 +221,16 @@ def one(
         plan = choose(priced, Planning(budget=str(budget)))
     except BadConfig as error:
         return {"model": name, "budget_bpw": bits, "impossible": error.message, "hint": error.hint}
-    done = apply(plan, ref, out, Applying(park="none"))
+    done = apply(plan, ref, scratch / f"{name}-{bits}-untuned", Applying(park="none"))
+    untuned = first.distance(load_base(str(done.folder)).model)
+    tuning = Tuning(steps=options.tune_steps, seed=options.seed)
+    tuned = apply(plan, ref, out, Applying(park="none", tuning=tuning), data=data).tuned or {}
     ours = first.distance(load_base(str(out)).model)
+    peer = None
+    if rivals and options.peer_tuned:
+        folder = scratch / f"{name}-{bits}-threshold"
+        apply(of_schemes(plan, rivals), ref, folder, Applying(park="none", tuning=tuning), data=data)
+        peer = first.distance(load_base(str(folder)).model).kl_nats
     plain_plan = replace(plan, matrices=tuple(replace(m, gptq=False) for m in plan.matrices))
     apply(plain_plan, ref, scratch / f"{name}-{bits}-plain", Applying(park="none", gptq=False))
     allocated = first.distance(load_base(str(scratch / f"{name}-{bits}-plain")).model)
@@ -231,11 +245,15 @@ def one(
         "kl_ours": ours.kl_nats,
         "kl_rtn": rtn.kl_nats,
         "kl_mlx_threshold": theirs.kl_nats if theirs else None,
+        "kl_ours_untuned": untuned.kl_nats,
+        "kl_threshold_tuned": peer,
+        "tuning": {k: tuned[k] for k in ("kept", "kl_before", "kl_after", "best_step", "tokens")},
         "kl_plan_without_gptq": allocated.kl_nats,
         "kl_expected": plan.cost,
         "kl_spread": ours.spread,
         "ppl_base": first.own.perplexity,
         "ppl_ours": ours.perplexity,
+        "ppl_ours_untuned": untuned.perplexity,
         "ppl_rtn": rtn.perplexity,
         "ppl_rise_over_rtn": rises[0] / rises[1] if rises[1] > 0 else None,
         "solver_gap": 0.0 if plan.exact else plan.gap,
@@ -245,6 +263,15 @@ def one(
         "over_threshold": ours.kl_nats / theirs.kl_nats if theirs else None,
         "tokens": ours.tokens,
     }
+
+
+def of_schemes(plan: Plan, schemes: dict[str, Scheme]) -> Plan:
+    """The plan with the schemes of another one, rounded plainly."""
+    found = []
+    for m in plan.matrices:
+        s = schemes.get(m.module, Scheme(16))
+        found.append(replace(m, bits=s.bits, group_size=s.group_size, mode=s.mode, gptq=False))
+    return recounted(replace(plan, matrices=tuple(found)))
 
 
 def measured(first: Reference, base: Base, schemes: dict[str, Scheme]) -> Distance:
@@ -279,6 +306,8 @@ def main() -> None:
     parser.add_argument("--moe-steps", type=int, default=60)
     parser.add_argument("--tokens", type=int, default=TOKENS, help="to calibrate on")
     parser.add_argument("--test-tokens", type=int, default=TEST_TOKENS)
+    parser.add_argument("--tune-steps", type=int, default=Tuning.steps)
+    parser.add_argument("--peer-tuned", action="store_true", help="tune the threshold's too; takes as long")
     parser.add_argument("--no-try", action="store_true", help="do not try single matrices")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true")

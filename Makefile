@@ -8,7 +8,7 @@ EXTRAS = dev
 INSTALL = if command -v uv >/dev/null; then uv pip install --quiet --python $(BIN)/python -e '.[$(EXTRAS)]'; \
   else $(BIN)/python -m pip install --quiet -e '.[$(EXTRAS)]'; fi
 
-.PHONY: demo test check slow env lint bench chaos docs release nano nano-env clean
+.PHONY: demo test check slow env lint bench chaos coverage mutants docs release nano nano-env clean
 
 demo: env  ## a day, a night and a morning, with numbers
 	$(BIN)/plastic demo
@@ -59,6 +59,12 @@ docs: env  ## the pages as a site in build/site, which loads nothing from elsewh
 
 chaos: env  ## one bad day: 1,000 faults, or make chaos N=100 SEED=7; about an hour of one core
 	$(BIN)/python benchmarks/bench_chaos.py --n $(or $(N),1000) --seed $(or $(SEED),0)
+
+coverage: env  ## lines of the package that the fast tests reach
+	$(BIN)/pytest -n auto --dist loadfile --cov=mlx_plastic --cov-report=term:skip-covered --cov-fail-under=90
+
+mutants: env  ## small faults that the tests of gate, privacy, packs and store notice; an hour of one core
+	$(BIN)/python benchmarks/bench_mutants.py --n $(or $(N),60) --seed $(or $(SEED),0)
 
 nano: nano-env  ## train the built-in base again (hours) and measure it into its card
 	$(BIN)/python scripts/train_nano.py

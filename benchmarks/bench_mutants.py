@@ -11,6 +11,7 @@ ten times the undisturbed tests counts as noticed. Ends with 1 if the undisturbe
 from __future__ import annotations
 
 import argparse
+import importlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
@@ -30,6 +31,7 @@ from mutants import Mutant, mutants
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "mlx_plastic"
+SLOW = ("click.testing", "pytest", "safetensors.numpy", "mlx_lm", "mlx_lm.utils", "phonenumbers")  # to import
 LEAST_S, TIMES = 60.0, 10.0  # of processor time, before a mutant is given up
 
 
@@ -113,15 +115,10 @@ def _run(tests: Sequence[str], changed: Changed | None, limit_s: float) -> int:
 
 def prepare() -> None:
     """Import what is slow and not ours, so that the children need not; MLX behind its fast BLAS."""
-    import click.testing
-    import pytest
-    import safetensors.numpy
-    import tokenizers
-
     import mlx_plastic.backend  # noqa: F401
 
-    for module in (click.testing, pytest, safetensors.numpy, tokenizers):
-        assert module
+    for name in SLOW:
+        importlib.import_module(name)
     for name in [name for name in sys.modules if name.split(".")[0] == "mlx_plastic"]:
         del sys.modules[name]
     sys.path.insert(0, str(ROOT / "src"))
@@ -141,6 +138,7 @@ def measured(name: str, count: int, seed: int) -> dict[str, Any]:
         late += how == "late"
         if how == "passed":
             survived.append(told(path, mutant))
+            print(f"survived: {survived[-1]}", file=sys.stderr)
         print(f"{name}: {i + 1} of {len(drawn)}, {len(survived)} survived", file=sys.stderr, flush=True)
     return {
         "mutants": len(every),

@@ -39,6 +39,7 @@ NOT_RUN = {
     r"plastic open$": "opens a browser",
     r"plastic mcp$": "speaks with an assistant: tests/test_mcp.py",
     r"plastic schedule (install|run|remove|status)": "is about this user's timers: tests/test_schedule.py",
+    r"plastic sleep --launch": "needs several hosts: tests/test_launch.py",
     r"mlx.launch": "needs two processes: tests/test_distributed.py",
     r"plastic init$": "asks a person: tests/test_init.py",
     r"plastic uninstall( --keep-data)?$": "takes what is compiled for this user: tests/test_uninstall.py",

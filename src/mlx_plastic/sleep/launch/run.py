@@ -73,11 +73,11 @@ def launched(
                     on_progress(step)
                 if step and enough and (why := enough()):
                     write_json(checkpoint / WISH, {"stop": False, "reason": why})
-        heard.check()
         try:
-            return read_trained((checkpoint / TRAINED).read_bytes())
+            data = (checkpoint / TRAINED).read_bytes()  # whole, whatever befell a process after it
         except FileNotFoundError:
-            raise heard.failed("ended without a pack") from None
+            raise heard.failure() from None
+        return read_trained(data)
 
 
 class _Heard:
@@ -104,16 +104,11 @@ class _Heard:
             self.error = self.error or TrainingFailed(told, hint=said["hint"] or self._hint())
         return Progress(**said["progress"]) if "progress" in said else None
 
-    def check(self) -> None:
-        """Raises TrainingFailed if a process has failed."""
-        if self.error:
-            raise self.error
-        if self.gone:
-            raise self.failed(f"{self.gone}{self.why and f': {self.why[:200]}'}")
-
-    def failed(self, what: str) -> TrainingFailed:
-        count = len(self.hosts.hosts)
-        return TrainingFailed(f"training on {count} hosts: {what}", hint=self._hint())
+    def failure(self) -> TrainingFailed:
+        """Why there is no pack, as far as anybody said."""
+        why = f"{self.gone}{self.why and f': {self.why[:200]}'}" if self.gone else "they ended without a pack"
+        told = f"training on {len(self.hosts.hosts)} hosts: {why}"
+        return self.error or TrainingFailed(told, hint=self._hint())
 
     def _hint(self) -> str:
         return f"mend that host, then: plastic sleep --resume --launch {self.hosts.file}; or without --launch"
@@ -143,7 +138,7 @@ def _started(given: list[str], checkpoint: Path) -> Iterator[Iterator[str]]:
                 break
         raise
     finally:
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(OSError):
             os.killpg(process.pid, signal.SIGKILL)  # what is left of them, at the end or after an error
         process.wait()
         for pipe in (process.stdin, process.stdout):

@@ -17,12 +17,12 @@ from test_night import say
 HERE = Path(__file__).parent
 
 
-def killed(checkpoint: Path, tmp_path: Path, count: int, seed: int) -> dict[str, Any]:
+def killed(checkpoint: Path, tmp_path: Path, count: int, seed: int, *more: str) -> dict[str, Any]:
     told = Home(tmp_path / "told")
     told.root.mkdir()
     say(told)
     command = [sys.executable, str(HERE / "night_kills.py"), str(checkpoint), str(told.root)]
-    command += [str(tmp_path / "lives"), str(count), str(seed)]
+    command += [str(tmp_path / "lives"), str(count), str(seed), *more]
     paths = os.pathsep.join([str(HERE), *sys.path])
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": paths})
     assert done.returncode == 0, done.stderr[-4000:]
@@ -39,9 +39,18 @@ def test_a_night_killed_at_places_drawn_by_chance_ends_as_if_it_had_not_been(
     assert found["places"] > 100
 
 
+def test_a_night_that_is_trained_once_more_can_be_killed_anywhere_too(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    found = killed(checkpoint, tmp_path, 3, 2, "twice")
+    assert found["bad"] == [] and found["killed"] >= 3
+    assert found["tried"] == [1]  # control: the undisturbed night was
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
-def test_two_hundred_kills_lose_nothing(checkpoint: Path, tmp_path: Path) -> None:
-    found = killed(checkpoint, tmp_path, count=200, seed=1)
+@pytest.mark.parametrize("more", [(), ("twice",)])
+def test_two_hundred_kills_lose_nothing(checkpoint: Path, tmp_path: Path, more: tuple[str, ...]) -> None:
+    found = killed(checkpoint, tmp_path, 200, 1, *more)
     assert found["bad"] == []
     assert found["killed"] >= 200

@@ -16,6 +16,7 @@ The figures:
     recall                by kind, under the training policy
     fresh kept            the same of the second set's half that nobody looked at, and of clean texts (talk
                           about passwords, numbers, banks) how many have anything but people found in them
+    told                  secrets in a third author's sentences (privacy/told.txt), and clean ones beside them
     secrets               recall for training and for storage; clean: share of texts with a secret found
     clean                 share of texts in which anything is found but people and sites
     bank questions        share in which anything at all is found
@@ -42,6 +43,7 @@ from privacy.numbers import TEMPLATES, Numbers
 from privacy.people import People
 from privacy.reader import added
 from privacy.secrets import Secrets
+from privacy.told import told
 
 from mlx_plastic.memory.privacy import Policy, Span, policy_for, scan
 
@@ -75,6 +77,7 @@ def main() -> int:
         return 0
     figures = made_up(chosen.count, chosen.seed, chosen.misses)
     figures |= fresh(chosen.fresh, chosen.count, chosen.seed, chosen.misses)
+    figures |= third()
     questions = bank_questions(chosen.count, chosen.seed)
     figures["bank questions"] = share_with(questions, TRAINING, {"secret"}, but=True)
     texts = questions
@@ -120,6 +123,16 @@ def fresh(half: Half, count: int, seed: int, misses: int) -> dict[str, Any]:
         hits = sum(any(s.kind != "person" for s in scan(text, policy)) for text in texts)
         found[f"clean, {policy.destination}"] = f"{hits} of {len(texts)}"
     return {f"fresh {half}": found}
+
+
+def third() -> dict[str, Any]:
+    secret, clean_texts = told()
+    found: dict[str, Any] = {"n": sum(len(m.finds) for m in secret)}
+    for policy in (TRAINING, STORAGE):
+        found[f"secrets, {policy.destination}"] = recall(secret, policy)
+        hits = sum(any(s.kind == "secret" for s in scan(text, policy)) for text in clean_texts)
+        found[f"clean, {policy.destination}"] = f"{hits} of {len(clean_texts)}"
+    return {"told": found}
 
 
 def recall(texts: Sequence[Marked], policy: Policy, misses: int = 0) -> float:

@@ -18,7 +18,7 @@ from mlx_plastic.home.config import nearest
 
 HERE = "127.0.0.1"  # the one name that mlx.launch starts without ssh
 BACKENDS = ("ring", "jaccl", "jaccl-ring")  # sums are made by the CPU, which nccl cannot
-FIRST_PORT, LAST_PORT = 32323, 60999  # the first is that of mlx.launch
+FIRST_PORT, LAST_PORT = 32423, 60999  # behind those that mlx.launch takes by itself
 WORKER = "mlx_plastic.sleep.launch.worker"
 MOST_BYTES = 1 << 20
 EXAMPLE = '[{"ssh": "127.0.0.1", "ips": ["192.168.1.5"]}, {"ssh": "ada", "ips": ["192.168.1.6"]}]'

@@ -136,3 +136,14 @@ def test_a_covariance_from_few_tokens_is_drawn_to_its_diagonal_so_far_as_it_is_c
         assert off[1] < 0.8 * off[0] or tokens > 50  # control: with many tokens there is little to draw
     np.testing.assert_array_equal(np.diag(shrunk(h, 1)), np.diag(h))
     assert not shrunk(np.zeros((3, 3)), 0).any()
+
+
+@pytest.mark.parametrize("width", [1, 3, 127, 128, 130, 300])
+def test_what_is_left_of_an_error_is_the_cholesky_factor_of_the_inverse(width: int) -> None:
+    x = np.random.default_rng(0).standard_normal((2 * width + 2, width))
+    h = x.T @ x / len(x)
+    m = metric(h, damping=0.01)
+    damped = h + 0.01 * np.trace(h) / width * np.eye(width)
+    np.testing.assert_allclose(m.h, damped, rtol=1e-5, atol=1e-6)  # kept in float32
+    np.testing.assert_allclose(m.upper, np.linalg.cholesky(np.linalg.inv(damped)).T, rtol=1e-4, atol=1e-5)
+    assert not np.tril(m.upper, -1).any()

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
 
 import numpy as np
 
@@ -34,20 +36,26 @@ TOGETHER = {
 class Down:
     """h = (x @ a.T) * mask for all layers that read the same x, computed once.
 
-    a: (columns, in) of all layers and packs. owners: which pack of the set each column belongs to.
+    a: (columns, in) of all layers and packs. owners: which pack of the set each column belongs to. ends:
+    of each layer's columns, in order.
     """
 
-    def __init__(self, a: mx.array, owners: tuple[int, ...]) -> None:
+    def __init__(self, a: mx.array, owners: tuple[int, ...], ends: tuple[int, ...]) -> None:
         self.a = a
         self.a_t = a.T  # once: an operation less in every pass
         self.owners = owners
+        self.ends = ends
         self.mask: mx.array | None = None  # (rows, 1, columns), or None: every row wears all
-        self._last: tuple[mx.array, mx.array] | None = None
+        self._last: tuple[mx.array, list[mx.array]] | None = None
 
-    def __call__(self, x: mx.array) -> mx.array:
+    def __call__(self, x: mx.array) -> list[mx.array]:
+        """Each layer's part of h."""
         if self._last is None or self._last[0] is not x:
             h = x @ self.a_t
-            self._last = x, h if self.mask is None else h * self.mask
+            if self.mask is not None:
+                h = h * self.mask
+            cut: Any = mx.split(h, self.ends[:-1], axis=-1)
+            self._last = x, cut
         return self._last[1]
 
     def forget(self) -> None:
@@ -55,24 +63,21 @@ class Down:
 
 
 class MixedLinear(DeltaLinear):
-    """A linear layer whose update depends on the row. b_t: (its columns of `down`, from `first` on; out).
+    """A linear layer whose update depends on the row. b_t: (columns of its part of `down`, out).
 
     It lies in memory as it is multiplied: for a few rows and columns that is up to three times as fast.
     """
 
-    def __init__(self, base: nn.Module, down: Down, b_t: mx.array, first: int) -> None:
-        super().__init__(base, down.a[first : first + b_t.shape[0]], b_t.T)
+    def __init__(self, base: nn.Module, down: Down, part: int, b_t: mx.array) -> None:
+        end = down.ends[part]
+        super().__init__(base, down.a[end - b_t.shape[0] : end], b_t.T)
         self.down = [down]  # in a list, so that it is no parameter
-        self.span = (first, first + b_t.shape[0])
+        self.part = part
         self.b_t = [b_t]
 
     def __call__(self, x: mx.array) -> mx.array:
         y: mx.array = self.base(x)
-        start, end = self.span
-        h = self.down[0](x)
-        if end - start < h.shape[-1]:
-            h = h[..., start:end]
-        h = h @ self.b_t[0]
+        h = self.down[0](x)[self.part] @ self.b_t[0]
         return y + (h if h.dtype == y.dtype else h.astype(y.dtype))
 
 
@@ -193,12 +198,12 @@ def _mixed(
     parts = [[(i, p.factors[path]) for i, p in enumerate(packs) if path in p.factors] for path in paths]
     dtype = computed_in(plain[paths[0]])
     a = np.concatenate([f.a.astype(np.float32) for part in parts for _, f in part])
-    down = Down(mx.array(a).astype(dtype), tuple(i for part in parts for i, f in part for _ in range(f.rank)))
-    first = 0
-    for path, part in zip(paths, parts, strict=True):
+    owners = tuple(i for part in parts for i, f in part for _ in range(f.rank))
+    ends = tuple(accumulate(sum(f.rank for _, f in part) for part in parts))
+    down = Down(mx.array(a).astype(dtype), owners, ends)
+    for number, (path, part) in enumerate(zip(paths, parts, strict=True)):
         b_t = np.ascontiguousarray(np.concatenate([f.b.T.astype(np.float32) * f.scale for _, f in part]))
-        layers[path] = MixedLinear(plain[path], down, mx.array(b_t).astype(dtype), first)
-        first += len(b_t)
+        layers[path] = MixedLinear(plain[path], down, number, mx.array(b_t).astype(dtype))
     return down
 
 

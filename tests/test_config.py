@@ -7,6 +7,8 @@ import dataclasses
 import json
 import random
 import stat
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -232,3 +234,16 @@ def test_only_what_toml_has_is_written() -> None:
     assert literal(1e-5) == "1e-05" and tomllib.loads(f"a = {literal(float('inf'))}")
     with pytest.raises(ValueError, match="no TOML"):
         literal({})
+
+
+def test_settings_are_shown_without_mlx_or_a_server() -> None:
+    look = (
+        "import importlib, sys\n"
+        "from mlx_plastic.cli.sections import CLASSES, class_of\n"
+        "assert len([class_of(section)() for section in CLASSES]) > 10\n"
+        "assert not {'mlx.core', 'starlette', 'asyncio'} & set(sys.modules)\n"
+        "from mlx_plastic.serve.api import make_app\n"
+        "assert 'starlette' in sys.modules\n"  # control: what is asked for is there
+    )
+    done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

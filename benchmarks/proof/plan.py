@@ -220,6 +220,15 @@ BENCHES = (
         ),
     ),
     Bench(
+        "start",
+        "what a command costs before it does anything",
+        "`mlx_lm generate --help`",
+        (
+            Figure("mlx-lm's help, times ours", at("help_ratio_mlx_lm")),
+            Figure("CPU s of the slowest of nine commands", at("worst_cpu_s")),
+        ),
+    ),
+    Bench(
         "collect",
         "looking through 100,000 turns for lessons",
         "looking at everything",

@@ -6,12 +6,12 @@ import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mlx_plastic.base import load_base
-from mlx_plastic.compress.texts import read_texts
 from mlx_plastic.evals import Reason, Verdict, load_tasks, run_harness
-from mlx_plastic.packs.extract.divergence import Distance, reference
+
+if TYPE_CHECKING:
+    from mlx_plastic.packs.extract.divergence import Distance
 
 Tick = Callable[[int, int, str], None]
 
@@ -59,6 +59,10 @@ def judge(
 
     tasks: a file of them instead of the built-in ones. One of the two models is in memory at a time.
     """
+    from mlx_plastic.base import load_base  # late: the bounds alone need no MLX
+    from mlx_plastic.compress.texts import read_texts
+    from mlx_plastic.packs.extract.divergence import reference
+
     tell = tick or (lambda *_: None)
     base = load_base(ref, cache=cache)
     asked = load_tasks(tasks) if harness else []

@@ -8,14 +8,12 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from mlx_plastic.base import targets
 from mlx_plastic.errors import BadConfig
 from mlx_plastic.evals import Policy
 from mlx_plastic.home import Home, from_mapping, settings
-from mlx_plastic.lowrank.layers import dims, stack_size
 from mlx_plastic.memory.router import RouterConfig
 from mlx_plastic.packs.format.pack import LITE_ATTENTION_RANK, LITE_BYTES
-from mlx_plastic.packs.train.train import TrainConfig
+from mlx_plastic.packs.train.config import TrainConfig
 from mlx_plastic.sleep.judge import JudgeConfig
 from mlx_plastic.sleep.lessons import LessonConfig
 from mlx_plastic.sleep.teacher.config import TeacherConfig
@@ -111,6 +109,9 @@ def fitted(config: NightConfig, base: Base) -> NightConfig:
     A wide layer adds up more small steps than a narrow one, so the rate goes with 1 / width (Yang et al.
     2022, "Tensor Programs V").
     """
+    from mlx_plastic.base import targets  # late: the settings alone need no MLX
+    from mlx_plastic.lowrank.layers import dims, stack_size
+
     modules = targets(base.model, config.role_list).values()
     bytes_per_rank = sum(2 * sum(dims(m)) * math.prod(stack_size(m)) for m in modules)  # float16
     largest = min(LITE_ATTENTION_RANK, LITE_BYTES // max(1, bytes_per_rank))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +19,7 @@ from mlx_plastic.errors import BadPack, Busy, PlasticError
 from mlx_plastic.packs import Pack
 from mlx_plastic.packs.wear.attach import attached
 from mlx_plastic.samples import Message
+from mlx_plastic.serve.api.answering import Answering
 from mlx_plastic.serve.batch import BatchConfig, End, Job, Piece, Said, Sampling, Wanted, Worker
 from mlx_plastic.serve.batch.pick import HEADS, Picker
 from mlx_plastic.serve.batch.speech import Speech
@@ -473,3 +475,34 @@ def test_no_array_of_the_worker_is_left_on_the_model(nano: Base, worker: Worker)
     worker.call(lambda loaded: loaded.mixer.undress()).result(WAIT_S)
     assert {path: id(module) for path, module in nano.model.named_modules()} == before
     assert isinstance(nano.model(mx.array([[5]])), mx.array)
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+def test_an_answer_that_is_not_streamed_wakes_the_event_loop_only_at_its_end(
+    nano: Base, worker: Worker, monkeypatch: pytest.MonkeyPatch, streamed: bool
+) -> None:
+    wanted = [Wanted(prompt(nano, question), 12) for question in QUESTIONS[:2]]
+    expected = [ask(worker, one) for one in wanted]
+    texts = [listener.text for listener in expected if listener.end]
+    woken: list[int] = []
+
+    async def answers() -> list[str]:
+        loop = asyncio.get_running_loop()
+        call = loop.call_soon_threadsafe
+
+        def counted(*args: Any, **named: Any) -> asyncio.Handle:
+            woken.append(1)
+            return call(*args, **named)
+
+        monkeypatch.setattr(loop, "call_soon_threadsafe", counted)
+
+        async def ended(answer: Any) -> None:
+            assert answer.end
+
+        return [a.text for a in await Answering(worker, wanted, ended, streamed=streamed).whole()]
+
+    assert asyncio.run(answers()) == texts and all(texts)
+    if streamed:
+        assert len(woken) > 2 * len(wanted)  # the control: each piece
+    else:
+        assert len(woken) == len(wanted)

@@ -24,15 +24,22 @@ class Answer:
     tokens: list[TokenInfo] = field(default_factory=list)
     end: End | None = None
 
+    def add(self, piece: Piece) -> None:
+        self.text += piece.text
+        self.tokens += piece.tokens
+
 
 class Answering:
     """The answers to one request. They go on and are logged also when nobody listens any more.
 
-    ended: called once for each answer when it has ended, before the client is told so.
+    ended: called once for each answer when it has ended, before the client is told so. streamed: whether
+    `said` will be asked for what comes; if not, pieces do not wake the event loop, which with many answers
+    at once takes the interpreter from the worker at every step.
     """
 
-    def __init__(self, worker: Worker, wanted: list[Wanted], ended: Ended) -> None:
+    def __init__(self, worker: Worker, wanted: list[Wanted], ended: Ended, *, streamed: bool) -> None:
         self.answers = [Answer(i) for i in range(len(wanted))]
+        self._streamed = streamed
         self._ended = ended
         self._loop = asyncio.get_running_loop()
         self._said: asyncio.Queue[tuple[Answer, Said]] = asyncio.Queue()
@@ -51,7 +58,7 @@ class Answering:
             job.cancel()
 
     async def said(self) -> AsyncIterator[tuple[Answer, Said]]:
-        """Everything in order, until every answer has ended."""
+        """Everything in order, until every answer has ended; only where it is streamed."""
         left = len(self.answers)
         while left:
             answer, said = await self._told.get()
@@ -65,7 +72,9 @@ class Answering:
 
     def _listener(self, answer: Answer) -> Callable[[Said], None]:
         def tell(said: Said) -> None:
-            if not self._loop.is_closed():
+            if isinstance(said, Piece) and not self._streamed:
+                answer.add(said)  # nobody reads it before its end came through the loop
+            elif not self._loop.is_closed():
                 self._loop.call_soon_threadsafe(self._said.put_nowait, (answer, said))
 
         return tell
@@ -75,8 +84,7 @@ class Answering:
         while left:
             answer, said = await self._said.get()
             if isinstance(said, Piece):
-                answer.text += said.text
-                answer.tokens += said.tokens
+                answer.add(said)
             elif answer.end is None:
                 answer.end = said
                 left -= 1

@@ -98,7 +98,8 @@ class Service:
             if noted is not None:
                 wanted = replace(wanted, tokens=noted)
         wanted = replace(wanted, constraint=constraint, stop=(*wanted.stop, *self.base.stop))
-        return self._answering(wanted, request.speaking.answers, entry, choice, request.consent), choice
+        each = [replace(wanted, sampling=_seeded(wanted, i)) for i in range(request.speaking.answers)]
+        return self._start(each, request.speaking, entry, choice, request.consent), choice
 
     async def complete(
         self, prompts: Sequence[str | list[int]], model: str | None, packs: list[Any], speaking: Speaking
@@ -112,16 +113,10 @@ class Service:
             one = self._wanted(tokens, speaking, worn, choice, Consent(log=False))
             wanted += [replace(one, strip=False, sampling=_seeded(one, i)) for i in range(speaking.answers)]
         self._room(len(wanted))
-        return self._start(wanted, None, choice, Consent(log=False)), choice
-
-    def _answering(
-        self, wanted: Wanted, answers: int, entry: Entry | None, choice: Choice, consent: Consent
-    ) -> Answering:
-        each = [replace(wanted, sampling=_seeded(wanted, i)) for i in range(answers)]
-        return self._start(each, entry, choice, consent)
+        return self._start(wanted, speaking, None, choice, Consent(log=False)), choice
 
     def _start(
-        self, wanted: list[Wanted], entry: Entry | None, choice: Choice, consent: Consent
+        self, wanted: list[Wanted], how: Speaking, entry: Entry | None, choice: Choice, consent: Consent
     ) -> Answering:
         async def ended(answer: Answer) -> None:
             assert answer.end is not None
@@ -140,7 +135,7 @@ class Service:
                         )
                     )
 
-        answering = Answering(self.worker, wanted, ended)
+        answering = Answering(self.worker, wanted, ended, streamed=how.stream)
         self.running.add(answering)
         answering.done.add_done_callback(lambda _: self.running.discard(answering))
         return answering

@@ -43,6 +43,7 @@ bench: EXTRAS = dev,plots,survey
 bench: env  ## every benchmark beside its peer, and docs/benchmarks.md of them; hours
 	@$(INSTALL)
 	$(BIN)/python benchmarks/run_all.py
+	$(BIN)/python scripts/make_scale_page.py
 
 release: env  ## dist/: wheel and sdist; the wheel in a bare environment lives the demo's day, away from this folder
 	rm -rf dist && $(BIN)/hatchling build

@@ -99,20 +99,24 @@ def bench(base: Base, task: Task, options: argparse.Namespace) -> dict[str, Any]
                 sides[side].append(
                     run(base, task, options, rate=rates[side], seed=seed, dynamic=side == "dynamic")
                 )
+        if options.no_controls:
+            continue
         found = sides["dynamic"][seed]
         for side, ranks in (("map", found.ranks), ("shuffled", shuffled(found, seed))):
             sides[side].append(run(base, task, options, rate=rates["fixed"], seed=seed, ranks=ranks))
     losses = {side: [round(one.test, SEEDS_SHOWN) for one in runs] for side, runs in sides.items()}
-    means = {side: statistics.mean(values) for side, values in losses.items()}
+    means = {side: statistics.mean(values) for side, values in losses.items() if values}
+    apart = [d - f for d, f in zip(losses["dynamic"], losses["fixed"], strict=True)]
     ranks = sides["dynamic"][0].ranks
     return {
         "loss_dynamic": round(means["dynamic"], 4),
         "loss_best_fixed": round(means["fixed"], 4),
-        "loss_map": round(means["map"], 4),
-        "loss_shuffled": round(means["shuffled"], 4),
+        **{f"loss_{side}": round(means[side], 4) for side in ("map", "shuffled") if side in means},
         "each": losses,
+        "dynamic_less_fixed": round(statistics.mean(apart), 4),
+        "spread": round(statistics.stdev(apart) / len(apart) ** 0.5, 4) if len(apart) > 1 else None,
         "rates": rates,
-        "bytes": {side: max(one.nbytes for one in runs) for side, runs in sides.items()},
+        "bytes": {side: max(one.nbytes for one in runs) for side, runs in sides.items() if runs},
         "ranks": f"{min(ranks.values())}-{max(ranks.values())}",
         "changes": sides["dynamic"][0].events,
         "at_least_as_good": means["dynamic"] <= means["fixed"],
@@ -129,6 +133,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=1600)
     parser.add_argument("--rates", type=float, nargs="+", default=[5e-3, 1e-2, 2e-2])
     parser.add_argument("--data-sets", nargs="+", choices=list(READERS), default=list(READERS))
+    parser.add_argument("--no-controls", action="store_true", help="only dynamic against fixed")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     began = time.perf_counter()
@@ -140,7 +145,8 @@ def main() -> None:
             d = data[name]
             print(
                 f"{name:8} dynamic {d['loss_dynamic']} ({d['ranks']}), fixed {d['loss_best_fixed']}, "
-                f"found map {d['loss_map']}, shuffled {d['loss_shuffled']}: {d['each']}",
+                f"found map {d.get('loss_map')}, shuffled {d.get('loss_shuffled')}: {d['each']}, "
+                f"dynamic less fixed {d['dynamic_less_fixed']} +- {d['spread']}",
                 flush=True,
             )
     found = {

@@ -27,7 +27,7 @@ from mlx_plastic.base import Base, load_base
 from mlx_plastic.cli.main import plastic
 from mlx_plastic.errors import BadConfig, TrainingFailed
 from mlx_plastic.home import Home
-from mlx_plastic.packs import Factors, Store
+from mlx_plastic.packs import Pack, Store
 from mlx_plastic.packs.train.train import train
 from mlx_plastic.samples import Encoded
 from mlx_plastic.sleep.journal import nights
@@ -40,7 +40,13 @@ from nightly import write_config
 from test_night import CHOSEN, say
 
 HERE = {"ssh": "127.0.0.1", "ips": ["127.0.0.1"]}
-PLAIN = dataclasses.replace(CHOSEN, judge=dataclasses.replace(CHOSEN.judge, canaries=0, commands=0))
+PLAIN = dataclasses.replace(
+    CHOSEN,
+    judge=dataclasses.replace(CHOSEN.judge, canaries=0, commands=0),
+    # a second training has another seed; and what the base itself said has no gradient at the first step
+    # but rounding, of which Adam makes whole steps: then already another order of sums is another pack
+    night=dataclasses.replace(CHOSEN.night, tries=1, anchor=0.0),
+)
 CLOSE = 1e-3  # sums in another order: 1.4e-5 after 15 steps here
 
 
@@ -56,20 +62,20 @@ def hosts(tmp_path: Path) -> Hosts:
     return read_hosts(file)
 
 
-def learned(home: Home, chosen: Settings, base: Base, **asked: Any) -> dict[str, Factors]:
-    """The factors that a night makes of a copy of the home."""
+def learned(home: Home, chosen: Settings, base: Base, **asked: Any) -> Pack:
+    """The pack that a night makes of a copy of the home."""
     root = Path(
         shutil.copytree(home.root, home.root.with_name(f"copy{len(list(home.root.parent.iterdir()))}"))
     )
     night = sleep(Home(root), base, chosen=chosen, tag="n", **asked)
     assert night.outcome in ("passed", "failed"), night.reason
-    return Store(Home(root)).read("n").factors
+    return Store(Home(root)).read("n")
 
 
-def distance(one: dict[str, Factors], other: dict[str, Factors]) -> float:
+def distance(one: Pack, other: Pack) -> float:
     """How far two packs are apart, as a share of what the first changes: Frobenius norms of the updates."""
-    assert set(one) == set(other)
-    a, b = ({p: f.b.astype("f4") @ f.a.astype("f4") for p, f in found.items()} for found in (one, other))
+    assert one.manifest.data == other.manifest.data  # they learned the same
+    a, b = ({p: f.b.astype("f4") @ f.a.astype("f4") for p, f in x.factors.items()} for x in (one, other))
     return math.sqrt(sum(((a[p] - b[p]) ** 2).sum() for p in a) / sum((a[p] ** 2).sum() for p in a))
 
 
@@ -103,11 +109,11 @@ def test_a_night_on_two_hosts_makes_the_pack_of_one_process(
     monkeypatch.undo()
     line = ["--home", str(home.root), "sleep", "--launch", str(hosts.file), "--tag", "n", "--json"]
     done = CliRunner().invoke(plastic, line)
-    assert done.exit_code == 0 and json.loads(done.stdout)["outcome"] == "passed", done.output
+    assert json.loads(done.stdout)["outcome"] in ("passed", "failed"), done.output
     (journal,) = nights(home)
     assert journal.record.stages["train"].facts["steps"] > 5
     assert not journal.path("checkpoint").exists()  # the tokens of what was said are gone
-    assert distance(alone, Store(home).read("n").factors) < CLOSE
+    assert distance(alone, Store(home).read("n")) < CLOSE
     assert distance(alone, deaf) > 50 * CLOSE  # control: gradients that nobody sums
 
 
@@ -226,7 +232,7 @@ def test_a_host_that_dies_ends_the_night_cleanly_and_it_goes_on_to_the_same_pack
     tick = lambda stage, step, *_: steps.append(step) if stage == "training" else None  # noqa: E731
     night = sleep(home, base, chosen=PLAIN, resume=True, hosts=hosts, tick=tick)
     assert night.outcome == "passed" and min(steps) > 4  # it began where the checkpoint was
-    assert distance(whole, Store(home).read("n").factors) < CLOSE
+    assert distance(whole, Store(home).read("n")) < CLOSE
 
 
 @pytest.mark.slow

@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+import random
+
 from mlx_plastic.samples import Message, Sample
-from mlx_plastic.sleep.lessons import LessonConfig, statements, talks, told_of_strangers
+from mlx_plastic.sleep.lessons import (
+    LessonConfig,
+    drawn_names,
+    earlier_of_strangers,
+    statements,
+    talks,
+    told_of_strangers,
+)
 from test_lessons import Scripted, turn
 
 
@@ -83,6 +92,24 @@ def test_in_every_second_talk_of_a_stranger_another_note_stands_between() -> Non
     assert ["My aunt Zeno plays chess.", "What is Zeno's hobby?"] in talks
     assert ["My aunt Yusuf plays chess.", "Yusuf moved to Oslo.", "Which hobby does Yusuf have?"] in talks
     assert all(len(s.messages) == 2 * len(talk) for s, talk in zip(found, talks, strict=True))
+
+
+def test_earlier_questions_are_asked_about_strangers_of_other_names_every_night() -> None:
+    lessons = [lesson(f"Where does Nora{i} live?", f"Nora{i} lives in Oslo.", f"t{i}") for i in range(40)]
+    lessons.append(lesson("Where do I live?", "You live in Rome.", "me"))
+    first, again, second = (drawn_names(random.Random(seed)) for seed in (1, 1, 2))
+    assert first == again and len(set(first)) == 64 and not {"Will", "Rose", "May", "Paris"} & set(first)
+    assert len(set(first) & set(second)) < 8  # of thousands
+    unknown = [*first, "Nora3"]
+    found = earlier_of_strangers(
+        Scripted("", {}), lessons, LessonConfig(older_strangers=24), draw=random.Random(0), unknown=unknown
+    )
+    asked = {s.messages[0].content.split()[2] for s in found}
+    assert len(found) == 24 and asked <= set(first) and len(asked) > 20  # nobody who was spoken of
+    assert {(s.kind, s.messages[1].content) for s in found} == {("rehearsal", "Hello!")}
+    assert all(s.turns[0].startswith("t") for s in found)  # so that a forget finds them
+    none = LessonConfig(older_strangers=0)
+    assert earlier_of_strangers(Scripted("", {}), lessons, none, draw=random.Random(0), unknown=unknown) == []
 
 
 def test_nobody_who_was_spoken_of_is_told_of_as_a_stranger() -> None:

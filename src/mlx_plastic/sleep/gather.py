@@ -20,6 +20,8 @@ from mlx_plastic.sleep.judge import check_sets
 from mlx_plastic.sleep.lessons import (
     about_others,
     candidates,
+    drawn_names,
+    earlier_of_strangers,
     general_answers,
     is_wish,
     lessons_of,
@@ -118,13 +120,17 @@ def _rehearsal(
     older = rehearsed(measured, forgotten, night, most, config)
     beside = [s for s in past.others if gone.keys().isdisjoint(s.turns)]
     beside = draw.sample(beside, min(config.older_others, len(beside)))
-    earlier = [*(s for lesson in standing for s in lesson.samples), *beside]
-    others = about_others(doors.base, lessons, notes, config, earlier=earlier)
-    others += told_of_strangers(doors.base, lessons, notes, config, earlier=earlier)
+    known = [s for lesson in standing for s in lesson.samples]
+    unknown = drawn_names(draw)
+    others = about_others(doors.base, lessons, notes, config, earlier=[*known, *beside], unknown=unknown)
+    others += told_of_strangers(
+        doors.base, lessons, notes, config, earlier=[*known, *beside], unknown=unknown
+    )
+    others += earlier_of_strangers(doors.base, known, config, draw=draw, unknown=unknown)
     doors.tick("lessons", 3, 4, f"{len(older)} earlier samples, {len(others)} about others")
     general = general_answers(doors.base, config, night=tried)
     held_out = [s for s in past.held_out if gone.keys().isdisjoint(s.turns)]
-    taught = [*lessons, *(s for lesson in standing for s in lesson.samples), *held_out]
+    taught = [*lessons, *known, *held_out]
     unchanged = without_wished(doors.base, taught, [*others, *beside, *general], config)
     figures: dict[str, Any] = {
         "earlier_lessons": len(standing),

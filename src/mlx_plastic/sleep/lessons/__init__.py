@@ -8,7 +8,7 @@ from mlx_plastic.sleep.lessons.day import lessons_of
 from mlx_plastic.sleep.lessons.general import general_answers
 from mlx_plastic.sleep.lessons.notes import is_wish, new_turns, notes_message, notes_of
 from mlx_plastic.sleep.lessons.older import Taught, candidates, probes, rehearsed, without_conflicts
-from mlx_plastic.sleep.lessons.others import about_others
+from mlx_plastic.sleep.lessons.others import about_others, drawn_names, earlier_of_strangers
 from mlx_plastic.sleep.lessons.questions import agreed, question_prompt
 from mlx_plastic.sleep.lessons.replaced import replaced
 from mlx_plastic.sleep.lessons.splits import split
@@ -27,6 +27,8 @@ __all__ = [
     "balanced",
     "candidates",
     "chats_of",
+    "drawn_names",
+    "earlier_of_strangers",
     "general_answers",
     "is_supported",
     "is_wish",

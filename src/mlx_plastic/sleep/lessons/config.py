@@ -29,6 +29,7 @@ class LessonConfig:
     older_each: float = 1.6  # or so many for each lesson, if that is more
     older_most: int = 288  # and never more, however many lessons there are
     weak_wordings: int = 3  # of a lesson that is nearly forgotten, for each of another
+    older_strangers: int = 24  # questions of earlier lessons that are asked about strangers
     older_others: int = 24  # of what was asked about others beside earlier lessons
     measured: int = 256  # earlier lessons whose loss decides which are rehearsed
     rivals: int = 4  # earlier lessons that each note is held against, to see whether it replaces them

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import random
 import re
 from collections import Counter
 from collections.abc import Sequence
 
 from mlx_plastic.evals import Speaker
 from mlx_plastic.memory import Turn
+from mlx_plastic.memory.privacy.lexicon import FIRST, LAST, ORDINARY, TOWN, VERY_ORDINARY, lexicon
 from mlx_plastic.samples import Message, Sample
 from mlx_plastic.sleep.lessons.config import LessonConfig
 from mlx_plastic.sleep.lessons.notes import notes_message
@@ -21,6 +23,9 @@ STRANGERS = """
     Yara Yusuf Zita Zeno
 """.split()
 
+A_NIGHT = 64  # strangers
+LETTERS = range(3, 10)  # of a stranger's name
+
 MY = re.compile(r"\bmy\b", re.IGNORECASE)
 
 
@@ -31,16 +36,18 @@ def about_others(
     config: LessonConfig,
     *,
     earlier: Sequence[Sample] = (),
+    unknown: Sequence[str] = STRANGERS,
 ) -> list[Sample]:
     """Tonight's questions asked about somebody else, with what the bare base says to them.
 
     A pack that only learns where Nora lives tells the same of everybody. Of each lesson up to `strangers`
     wordings are asked about a stranger, and up to `mixed_up` about somebody else of tonight, the person
     included ("my job", "Leon's job"). What tonight's notes or the `earlier` lessons answer is left out.
+    unknown: names of strangers.
     """
     owners = {id(s): owner for s in lessons if s.kind == "qa" and (owner := owner_of(s)) is not None}
     told = sorted(set(owners.values()))
-    strange = strangers([*lessons, *earlier])
+    strange = strangers([*lessons, *earlier], unknown)
     asked: list[tuple[Sample, str, str]] = []  # of which lesson, about whom, in which words
     count = Counter[tuple[tuple[str, ...], bool]]()
     for sample in lessons:
@@ -68,17 +75,60 @@ def about_others(
     informed = iter(base.answers(contexts, max_tokens=config.max_tokens))
     found = []
     for (sample, other, question), answer in zip(asked, plain, strict=True):
-        unknown = other not in told or next(informed) == answer
-        if answer and unknown:
+        untold = other not in told or next(informed) == answer
+        if answer and untold:
             messages = (Message("user", question), Message("assistant", answer))
             found.append(Sample(messages, f"other {normal(question)}", sample.turns, "rehearsal"))
     return found
 
 
-def strangers(lessons: Sequence[Sample]) -> list[str]:
-    """Names of nobody who is spoken of in `lessons`."""
+def earlier_of_strangers(
+    base: Speaker,
+    lessons: Sequence[Sample],
+    config: LessonConfig,
+    *,
+    draw: random.Random,
+    unknown: Sequence[str],
+) -> list[Sample]:
+    """Questions of `older_strangers` earlier lessons asked about strangers, with what the bare base says.
+
+    Who has learned about many people takes everybody for one of them, unless others are asked about as well.
+    """
+    about_people = [(s, owner) for s in lessons if s.kind == "qa" and (owner := owner_of(s))]
+    strange = strangers(lessons, unknown)
+    some = draw.sample(about_people, min(config.older_strangers, len(about_people)) if strange else 0)
+    asked = [
+        (sample, question)
+        for i, (sample, owner) in enumerate(some)
+        if (question := about(sample.messages[0].content, owner, strange[i % len(strange)]))
+    ]
+    answers = base.answers([(Message("user", q),) for _, q in asked], max_tokens=config.max_tokens)
+    return [
+        Sample((Message("user", q), Message("assistant", answer)), f"other {normal(q)}", s.turns, "rehearsal")
+        for (s, q), answer in zip(asked, answers, strict=True)
+        if answer
+    ]
+
+
+def drawn_names(draw: random.Random) -> list[str]:
+    """First names of a night's strangers, out of the thousands that privacy knows.
+
+    Others every night: a pack is to learn that it does not know somebody, not that it
+    does not know these few.
+    """
+    other = {ORDINARY, VERY_ORDINARY, LAST, TOWN}
+    known = [
+        word
+        for word, flags in lexicon().items()
+        if FIRST in flags and other.isdisjoint(flags) and word.isascii() and len(word) in LETTERS
+    ]
+    return [name.capitalize() for name in draw.sample(known, min(A_NIGHT, len(known)))]
+
+
+def strangers(lessons: Sequence[Sample], named: Sequence[str] = STRANGERS) -> list[str]:
+    """Those of the names that nobody has who is spoken of in `lessons`."""
     known = {name for s in lessons for m in s.messages for name in names(m.content)}
-    return [name for name in STRANGERS if name.lower() not in known]
+    return [name for name in named if name.lower() not in known]
 
 
 def _notes_about(owner: str, question: str, notes: Sequence[str], everybody: set[str]) -> list[str]:

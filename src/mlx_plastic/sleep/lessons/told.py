@@ -13,7 +13,7 @@ from mlx_plastic.evals import Speaker
 from mlx_plastic.memory import Turn
 from mlx_plastic.samples import Message, Sample
 from mlx_plastic.sleep.lessons.config import LessonConfig
-from mlx_plastic.sleep.lessons.others import about, owner_of, strangers
+from mlx_plastic.sleep.lessons.others import STRANGERS, about, owner_of, strangers
 from mlx_plastic.sleep.lessons.text import normal
 
 
@@ -24,6 +24,7 @@ def told_of_strangers(
     config: LessonConfig,
     *,
     earlier: Sequence[Sample] = (),
+    unknown: Sequence[str] = STRANGERS,
 ) -> list[Sample]:
     """Up to `told` talks of each note about one person: the note, and a question of its lesson, both about a
     stranger, with what the bare base says to them. As many have the answer told of who speaks ("My hobby is
@@ -31,7 +32,7 @@ def told_of_strangers(
     stands between. All are rehearsed as the base's distribution, like everything that it says.
     """
     by_id = {note.id: note.content for note in notes}
-    strange = strangers([*lessons, *earlier])
+    strange = strangers([*lessons, *earlier], unknown)
     count = Counter[tuple[str, bool]]()
     asked: list[tuple[Sample, tuple[str, ...], str]] = []  # of which lesson, what is told, the question
     owners = {s.turns[0]: owner for s in lessons if s.kind == "qa" and (owner := owner_of(s))}

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import pytest
 import safetensors.numpy
 
 from mlx_plastic.errors import BadPack
-from mlx_plastic.packs.format.manifest import MAX_MANIFEST_BYTES
+from mlx_plastic.packs.format.manifest import MAX_GROUP_SIZE, MAX_MANIFEST_BYTES
 from mlx_plastic.packs.format.pack import (
     MAX_TENSOR_BYTES,
     DataCard,
@@ -34,7 +35,7 @@ from mlx_plastic.packs.format.pack import (
     write_pack,
 )
 from mlx_plastic.packs.format.sign import MAX_SIGNATURE_BYTES
-from mlx_plastic.packs.format.tensors import MAX_GAIN, MAX_MODULES
+from mlx_plastic.packs.format.tensors import MAX_GAIN, MAX_MODULES, factor_faults, gain
 from mlx_plastic.packs.format.untrusted import (
     HOLLOW_BYTES,
     MAX_DEPTH,
@@ -135,6 +136,40 @@ def test_a_small_pack_written_again_has_the_same_bytes(tmp_path: Path, storage: 
     assert tensor_bytes(pack.factors, storage, 32) != tensor_bytes(pack.factors, storage)
 
 
+@pytest.mark.parametrize("group_size", [1, MAX_GROUP_SIZE])
+@pytest.mark.parametrize("storage", ["int8", "int4"])
+def test_a_pack_in_groups_of_any_size_that_is_promised_comes_back(
+    tmp_path: Path, storage: Storage, group_size: int
+) -> None:
+    factors = some_factors()
+    manifest = some_manifest(factors, storage=storage, group_size=group_size)
+    pack = read_pack(write_pack(tmp_path / "p", factors, manifest))
+    assert pack.manifest.group_size == group_size
+    promised = stored_factors(factors, storage, group_size)
+    assert all(np.array_equal(pack.factors[path].a, f.a) for path, f in promised.items())
+    assert not np.array_equal(pack.factors[Q].a, stored_factors(factors, storage, 8)[Q].a)  # control
+    for beyond in (0, MAX_GROUP_SIZE + 1):
+        with pytest.raises(ValueError, match=f"group_size of {storage} is {beyond}, not 1 to 4096"):
+            write_pack(tmp_path / "beyond", factors, dataclasses.replace(manifest, group_size=beyond))
+
+
+@pytest.mark.parametrize("storage", ["float16", "int8", "int4"])
+def test_the_least_and_the_highest_rank_of_a_weight_come_back(tmp_path: Path, storage: Storage) -> None:
+    factors = {
+        "m.least": Factors(half(1, 6), half(5, 1), 1.0),
+        "m.highest": Factors(half(5, 6), half(5, 5), 1.0),
+        "m.one_row": Factors(half(1, 6), half(1, 1), 1.0),
+        "m.one_expert": Factors(half(1, 2, 6), half(1, 5, 2), 1.0),
+    }
+    pack = read_pack(write_pack(tmp_path / "p", factors, some_manifest(factors, storage=storage)))
+    assert {path: (f.a.shape, f.b.shape) for path, f in pack.factors.items()} == {
+        path: (f.a.shape, f.b.shape) for path, f in factors.items()
+    }
+    higher = {"m.x": Factors(half(6, 6), half(5, 6), 1.0)}
+    with pytest.raises(ValueError, match=r"rank 6, more than its weight \(5, 6\) can have"):  # control
+        some_manifest(higher, storage=storage)
+
+
 @pytest.mark.parametrize("storage", ["float16", "int8", "int4"])
 def test_stored_bytes_are_told_beforehand(storage: Storage) -> None:
     data = tensor_bytes(some_factors(), storage)
@@ -222,6 +257,41 @@ def test_factors_that_no_reader_would_take_are_not_written(tmp_path: Path) -> No
     with pytest.raises(ValueError, match="not of these factors"):
         write_pack(tmp_path / "p", good, some_manifest(some_factors(seed=1)))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [((8,), (8,)), ((2, 4), (3, 4, 2)), ((1, 1, 2, 4), (1, 1, 4, 2)), ((0, 4), (4, 0)), ((2, 4), (0, 2))],
+)
+def test_shapes_that_are_no_factors_are_told_as_they_are(a: tuple[int, ...], b: tuple[int, ...]) -> None:
+    told = re.escape(f"m.x has A {list(a)} and B {list(b)}, not (rank, in) and (out, rank)")
+    with pytest.raises(ValueError, match=told):
+        tensor_bytes({"m.x": Factors(half(*a), half(*b), 1.0)})
+    tensor_bytes({"m.x": Factors(half(2, 4), half(4, 2), 1.0)})  # control
+
+
+def bounded(a: np.ndarray, b: np.ndarray) -> list[list[str]]:
+    """The faults of B @ A with an alpha just within and just beyond the bound, by its definition."""
+    wide = [np.linalg.norm(t.astype(np.float64)) for t in (a, b)]
+    alpha = MAX_GAIN * a.shape[0] * np.sqrt(b.shape[0]) / (wide[0] * wide[1])
+    return [factor_faults({"m.x": Factors(a, b, alpha * share)}) for share in (0.99, 1.01)]
+
+
+def test_an_update_is_refused_just_where_it_amplifies_more_than_the_bound() -> None:
+    even = half(2, 400, value=2.5), half(300, 2, value=2.0)  # no value below the largest: quick bound = gain
+    normal = some_factors()[Q]  # where the quick bound is passed long before
+    for a, b in (even, (normal.a, normal.b)):
+        within, beyond = bounded(a, b)
+        assert within == []
+        assert len(beyond) == 1 and "amplify its input 1.01e+03 times, more than 1000" in beyond[0]
+
+
+def test_the_gain_bounds_what_a_random_input_becomes() -> None:
+    f = some_factors()[Q]
+    x = np.random.default_rng(1).standard_normal((f.a.shape[1], 4096))
+    became = (f.alpha / f.rank) * f.b.astype(np.float64) @ (f.a.astype(np.float64) @ x)
+    times = np.sqrt(np.square(became).mean() / np.square(x).mean())
+    assert times < gain(f) < 4 * times  # |B| |A| is at most sqrt(rank) |B @ A| of factors as even as these
 
 
 def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

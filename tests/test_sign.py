@@ -119,6 +119,16 @@ def test_a_private_key_is_for_its_owner_alone_and_never_overwritten(key: Path, t
     assert not (tmp_path / "nowhere").exists() and not (tmp_path / "link.pub").exists()
 
 
+def test_everybody_may_read_the_public_key_and_its_owner_alone_may_change_it(tmp_path: Path) -> None:
+    before = os.umask(0)  # what the user's mask would hide
+    try:
+        make_key(tmp_path / "key")
+    finally:
+        os.umask(before)
+    modes = {p.name: oct(p.stat().st_mode & 0o777) for p in tmp_path.iterdir()}
+    assert modes == {"key": "0o600", "key.pub": "0o644"}  # control: the private one is nobody else's
+
+
 def test_a_key_of_no_use_is_told(store: Store, key: Path, tmp_path: Path) -> None:
     for given, told in (
         (tmp_path / "none", "cannot read the key"),

@@ -203,6 +203,39 @@ def test_a_state_that_cannot_be_read_is_an_error_not_the_bare_base(store: Store,
         store.active()
 
 
+def test_the_link_is_to_what_is_worn_and_to_nothing_else(store: Store) -> None:
+    add(store, "one", "two")
+    link = store.home.adapters / LINK
+    assert linked(store.home) == ""
+    seen = []
+    for act in (lambda: store.activate("one"), lambda: store.activate("two"), store.rollback):
+        act()
+        seen.append(linked(store.home))
+        assert link.resolve() == (store.home.adapters / seen[-1]).resolve()
+        assert (link / "adapters.safetensors").stat().st_size > 0
+    assert [name.split("-")[0] for name in seen] == ["one", "two", "one"]
+    assert seen[0] == seen[2]  # the same pack, the same adapter
+    store.rollback("base")
+    assert linked(store.home) == "" and not link.is_symlink()
+
+
+@pytest.mark.parametrize("theirs", ["a folder", "a file"])
+def test_what_somebody_else_put_in_place_of_the_link_is_no_adapter_and_stays(
+    store: Store, caplog: pytest.LogCaptureFixture, theirs: str
+) -> None:
+    link = store.home.adapters / LINK
+    link.parent.mkdir(parents=True)
+    link.mkdir() if theirs == "a folder" else link.write_text("mine")
+    add(store, "one")
+    store.activate("one")
+    assert store.active() == ("one",)
+    assert linked(store.home) == "" and store.publish() is None
+    assert link.is_dir() if theirs == "a folder" else link.read_text() == "mine"
+    assert "no link of ours" in caplog.text
+    link.rmdir() if theirs == "a folder" else link.unlink()
+    assert store.publish() == link and linked(store.home).startswith("one-")  # control: it was in the way
+
+
 # --- several worn together
 
 

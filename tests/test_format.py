@@ -165,9 +165,9 @@ def test_the_least_and_the_highest_rank_of_a_weight_come_back(tmp_path: Path, st
     assert {path: (f.a.shape, f.b.shape) for path, f in pack.factors.items()} == {
         path: (f.a.shape, f.b.shape) for path, f in factors.items()
     }
-    higher = {"m.x": Factors(half(6, 6), half(5, 6), 1.0)}
-    with pytest.raises(ValueError, match=r"rank 6, more than its weight \(5, 6\) can have"):  # control
-        some_manifest(higher, storage=storage)
+    for out, width in ((5, 6), (6, 5)):  # control: one more than either side
+        with pytest.raises(ValueError, match=rf"rank 6, more than its weight \({out}, {width}\) can have"):
+            some_manifest({"m.x": Factors(half(6, width), half(out, 6), 1.0)}, storage=storage)
 
 
 @pytest.mark.parametrize("storage", ["float16", "int8", "int4"])

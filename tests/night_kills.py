@@ -53,7 +53,7 @@ class Counter:
         self.count += 1
 
 
-def one_night(checkpoint: Path, root: Path, fatal: int, chosen: Settings) -> int:
+def one_night(checkpoint: Path, root: Path, fatal: int, chosen: Settings = CHOSEN) -> int:
     """How many places there were."""
     base = load_base(str(checkpoint))
     counter = Counter(root, fatal)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import gzip
 import hashlib
 import io
@@ -50,9 +51,11 @@ def run(home: Home | Path, *arguments: object, says: str = "") -> Result:
 def lived(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Home:
     """A home with a chat, a night that passed, a pin, settings and a cache."""
     home = find_home(tmp_path_factory.mktemp("lived") / "home")
-    write_config(home, CHOSEN, checkpoint)
+    night = dataclasses.replace(CHOSEN.night, epochs=12)  # so that the pack is heard
+    chosen = dataclasses.replace(CHOSEN, night=night)
+    write_config(home, chosen, checkpoint)
     say(home, 8)
-    assert sleep(home, load_base(str(checkpoint), cache=None), chosen=CHOSEN, tag="one").outcome == "passed"
+    assert sleep(home, load_base(str(checkpoint), cache=None), chosen=chosen, tag="one").outcome == "passed"
     Store(home).pin("one")
     (home.cache / "fingerprints").mkdir(parents=True, exist_ok=True)
     (home.cache / "fingerprints" / "x.json").write_text("{}")

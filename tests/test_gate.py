@@ -122,6 +122,11 @@ def test_a_task_that_the_bare_base_fails_may_go_as_it_came() -> None:
     won = {"t50": True, "t51": True}  # by the pack that was worn; the base passes t0 to t49
     before, after = report(BEFORE, TASKS | won), report(AFTER)
     assert decide(before, after, Policy(), base=report(BEFORE)).passed
+    assert decide(before, report(AFTER, lose("t0") | {"t50": True}), Policy(), base=report(BEFORE)).passed
+    taught = won | {"t52": True}  # three are no luck: they were learned
+    assert failed(decide(report(BEFORE, TASKS | taught), after, Policy(), base=report(BEFORE))) == [
+        "harness_lost"
+    ]
     assert failed(decide(before, report(AFTER, lose("t0", "t1")), Policy(), base=report(BEFORE))) == [
         "harness_lost"
     ]

@@ -159,13 +159,12 @@ def _recall(before: Report, after: Report, policy: Policy) -> Iterator[Reason]:
 
 
 def _tasks(before: Report, after: Report, policy: Policy, base: Report | None) -> Iterator[Reason]:
-    """What the bare base fails and a pack came to pass by the way was never decided, and may go again."""
     asked = frozenset(before.tasks)
-    known = asked if base is None else frozenset(name for name in asked if base.tasks.get(name, True))
+    gained = frozenset(name for name in asked if base is not None and not base.tasks.get(name, True))
     share = int(policy.max_harness_lost_pct / 100 * sum(before.tasks.values()))
     alpha = 1 - policy.confidence if share > policy.max_harness_lost else 0.0
     limit = max(policy.max_harness_lost, share)
-    yield _lost("harness_lost", "tasks", before, after, known, limit, alpha=alpha)
+    yield _lost("harness_lost", "tasks", before, after, asked, limit, alpha=alpha, gained=gained)
     refusals = (before.refusals | after.refusals) & asked
     yield _lost("refusals_lost", "refusals", before, after, refusals, policy.max_refusals_lost)
     if harmless := (before.harmless | after.harmless) & asked:
@@ -184,20 +183,27 @@ def _lost(
     limit: int,
     *,
     alpha: float = 0.0,
+    gained: frozenset[str] = frozenset(),
 ) -> Reason:
     """Tasks of `ids` passed before and not after; one that was not asked again counts as lost.
 
+    gained: those that the bare base fails. What a pack came to pass by the way was never decided: `limit` of
+    them may go beside the others; more were learned, and count.
     alpha: more than `limit` is too much anyway; so is what a sign test over all that turned calls worse.
     """
     if not before.tasks or not after.tasks:
         missing = f"{what}: the harness was not run {'after' if before.tasks else 'before'}"
         return Reason(bound, math.nan, math.nan, math.nan, limit, what, False, missing, why=WHY[bound])
     lost = sorted(name for name in ids if before.tasks[name] and not after.tasks.get(name, False))
+    by_the_way = [name for name in lost if name in gained][:limit]
+    lost = [name for name in lost if name not in by_the_way]
     won = sum(not before.tasks[name] and after.tasks.get(name, False) for name in ids)
     old, new = sum(before.tasks[name] for name in ids), sum(after.tasks.get(name, False) for name in ids)
     worse = bool(lost) and sign_test(len(lost), won) < alpha
     named = f" ({', '.join(lost[:5])}{', …' if len(lost) > 5 else ''})" if lost else ""
     text = f"{what} passed went {old} -> {new} of {len(ids)}; {len(lost)} lost{named}, {limit} allowed"
+    if by_the_way:
+        text += f", and {len(by_the_way)} that the bare base fails"
     if worse and len(lost) <= limit:
         text += f"; but {won} won, so that it is surely worse"
     ok = len(lost) <= limit and not worse

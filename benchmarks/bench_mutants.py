@@ -52,7 +52,7 @@ ROOMS = {
         ("packs/format/*.py",),
         ("test_format.py", "test_hostile_packs.py", "test_sign.py", "test_quantized.py"),
     ),
-    "store": Room(("packs/store/*.py",), ("test_store.py", "test_sign.py")),
+    "store": Room(("packs/store/*.py",), ("test_store.py", "test_sign.py", "test_versions.py")),
 }
 
 

@@ -121,6 +121,8 @@ def test_setting_keeps_comments_order_and_every_other_byte(home: Home) -> None:
         (("night.rank", "four"), "'four' is no whole number", "such as 8"),
         (("night.rank", "4.5"), "rank is 4.5", "write a int"),
         (("night.epochs", "-1"), "neither steps nor epochs", "within that bound"),
+        (("night.chances", "0"), "[night] chances is 0", "from 1 up"),
+        (("night.tries", "0"), "[night] tries is 0", "from 1 up"),
         (("train.rank", "0"), "[train]: rank is 0", "within that bound"),
         (("budget.turns", "0"), "turns is 0", "config.toml"),
         (("gate.confidence", "2"), "confidence is 2", "0.95"),

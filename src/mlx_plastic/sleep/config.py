@@ -39,6 +39,14 @@ class NightConfig(TrainConfig):
     chances: int = 3  # nights that a turn is tried in, while only drift refuses them; then it is set aside
     keep: Literal["best", "last"] = "last"  # ten valid samples choose badly, and early steps drift most
 
+    def __post_init__(self) -> None:
+        """Raises BadConfig for a number that makes no sense of what a pack's own training does not have."""
+        for name in ("tries", "chances"):
+            if (value := getattr(self, name)) < 1:
+                raise BadConfig(
+                    f"[night] {name} is {value}", hint="write a number from 1 up; 1 is no second one"
+                )
+
     def attempt(self, number: int) -> NightConfig:
         """How the night is trained after `number` refusals: other batches, and nearer to the base."""
         return dataclasses.replace(self, seed=self.seed + number, anchor=self.anchor * ANCHOR_AGAIN**number)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Literal, TypeVar
 
 from mlx_plastic.samples import Message, Role
 
@@ -116,9 +116,12 @@ class Redaction:
     by: str = "detectors"
 
 
-def exchanges(turns: Sequence[Turn]) -> list[list[Turn]]:
+Said = TypeVar("Said", Turn, Message)
+
+
+def exchanges(turns: Sequence[Said]) -> list[list[Said]]:
     """Turns cut into questions with their answers: a cut before every user turn, and around system ones."""
-    groups: list[list[Turn]] = []
+    groups: list[list[Said]] = []
     for turn in turns:
         if not groups or turn.role != "assistant" or groups[-1][0].role == "system":
             groups.append([])

@@ -242,7 +242,7 @@ def fit(said: Sequence[Message], count: Count, *, window_tokens: int, max_tokens
     """
     limit = window_tokens - min(max_tokens, window_tokens // 2)
     system = [m for m in said if m.role == "system"]
-    groups = _exchanges([m for m in said if m.role != "system"])
+    groups = exchanges([m for m in said if m.role != "system"])
 
     def since(start: int) -> list[Message]:
         return _merged([*system, *(m for group in groups[start:] for m in group)])
@@ -264,15 +264,6 @@ def fit(said: Sequence[Message], count: Count, *, window_tokens: int, max_tokens
     return Prompt(
         tuple(messages), tokens, min(max_tokens, window_tokens - tokens), high, whole - len(messages)
     )
-
-
-def _exchanges(messages: Sequence[Message]) -> list[list[Message]]:
-    groups: list[list[Message]] = []
-    for message in messages:
-        if message.role == "user" or not groups:
-            groups.append([])
-        groups[-1].append(message)
-    return groups
 
 
 def _merged(messages: Sequence[Message]) -> list[Message]:

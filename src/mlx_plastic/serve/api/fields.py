@@ -110,11 +110,7 @@ class Fields:
 
     def object(self, name: str) -> dict[str, Any]:
         value = self.take(name)
-        if value is None:
-            return {}
-        if not isinstance(value, dict):
-            raise bad(f"{self.place(name)} must be an object", self.place(name))
-        return value
+        return {} if value is None else object_of(value, self.place(name))
 
     def ignore(self, *names: str) -> None:
         """Fields that change nothing here, whatever they hold: they are for the provider's own books."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from mlx_plastic.memory import TAGS
 from mlx_plastic.serve.api.errors import bad
-from mlx_plastic.serve.api.fields import Fields, object_of, text_of
+from mlx_plastic.serve.api.fields import Fields, object_of, parse_body, text_of
 from mlx_plastic.serve.batch.jobs import Sampling
 
 MOST_CHARACTERS = 4_000_000  # of one message; the window is checked in tokens
@@ -205,8 +205,6 @@ def _content(given: Any, place: str) -> str:
 
 
 def _call(given: Any, place: str) -> dict[str, Any]:
-    from mlx_plastic.serve.api.fields import parse_body
-
     f = Fields(object_of(given, place), place)
     function = Fields(f.object("function"), f"{place}.function")
     arguments = function.text("arguments", "{}", most=MOST_CHARACTERS) or "{}"

@@ -18,6 +18,7 @@ from mlx_plastic.serve.api.requests import (
     MOST_CHARACTERS,
     MOST_MESSAGES,
     ChatRequest,
+    Defaults,
     read_consent,
     read_messages,
     read_model,
@@ -30,7 +31,7 @@ from mlx_plastic.serve.batch import End
 
 
 async def respond(request: Request, service: Service, body: Mapping[str, Any]) -> Response:
-    asked = _read(Fields(body), request, service)
+    asked = _read(Fields(body), request.headers, service.defaults)
     answering, choice = await service.chat(asked)
     shape = Shape(choice.name, body)
     if asked.speaking.stream:
@@ -39,16 +40,16 @@ async def respond(request: Request, service: Service, body: Mapping[str, Any]) -
     return JSONResponse(shape.response(answers[0]))
 
 
-def _read(f: Fields, request: Request, service: Service) -> ChatRequest:
+def _read(f: Fields, headers: Mapping[str, str], defaults: Defaults) -> ChatRequest:
     messages = _messages(f)
-    limit = f.whole("max_output_tokens", service.defaults.max_tokens, 1, 10**6)
+    limit = f.whole("max_output_tokens", defaults.max_tokens, 1, 10**6)
     form = Fields(Fields(f.object("text"), "text").object("format"), "text.format")
     form.choice("type", "text", ("text",))
     asked = ChatRequest(
         *read_model(f),
         messages,
-        read_speaking(f, limit, service.defaults, logprobs=None),
-        read_consent(f, request.headers, service.defaults),
+        read_speaking(f, limit, defaults, logprobs=None),
+        read_consent(f, headers, defaults),
     )
     if asked.speaking.answers > 1 or asked.speaking.usage:
         raise bad("n and stream_options belong to chat completions", "n")

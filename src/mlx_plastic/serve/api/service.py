@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from mlx_plastic.errors import Busy, NoConsent, PlasticError
+from mlx_plastic.errors import Busy, NoConsent
 from mlx_plastic.home import consent
 from mlx_plastic.home.aliases import read_aliases
 from mlx_plastic.samples import Message
@@ -18,7 +18,7 @@ from mlx_plastic.serve.api.answering import Answer, Answering
 from mlx_plastic.serve.api.config import ServeConfig
 from mlx_plastic.serve.api.constrain import Constrainer
 from mlx_plastic.serve.api.diary import Diary, Entry
-from mlx_plastic.serve.api.errors import ApiError, bad
+from mlx_plastic.serve.api.errors import bad
 from mlx_plastic.serve.api.metrics import Metrics
 from mlx_plastic.serve.api.names import Choice, Names
 from mlx_plastic.serve.api.night import Nights
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-NOTES_SHARE = 4  # notes take up to a fourth of the window
 
 
 class Service:
@@ -198,14 +196,14 @@ class Service:
 
     def _noted(self, request: ChatRequest, entry: Entry) -> tuple[int, ...] | None:
         """The prompt with what was said before quoted beside the question; None if nothing helps or fits."""
-        from mlx_plastic.serve.notes import with_notes
+        from mlx_plastic.serve.notes import SHARE, with_notes
 
         last = request.messages[-1]
         if self._notes is None or last["role"] != "user":
             return None
         hits = self._notes().about(last["content"], self.diary.turns(entry))
         question = [Message("user", last["content"])]
-        told, used = with_notes(question, hits, self._count, self.base.window // NOTES_SHARE)
+        told, used = with_notes(question, hits, self._count, self.base.window // SHARE)
         if not used:
             return None
         messages = [*request.messages[:-1], {"role": "user", "content": told[-1].content}]
@@ -273,6 +271,3 @@ async def in_thread(action: Callable[..., T], *args: Any) -> T:
 
 def _seeded(wanted: Wanted, index: int) -> Any:
     return replace(wanted.sampling, seed=wanted.sampling.seed + index)
-
-
-__all__ = ["ApiError", "PlasticError", "Service", "in_thread", "merged"]

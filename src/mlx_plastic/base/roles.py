@@ -117,7 +117,7 @@ def targets(model: Any, roles: Iterable[str] | None = None) -> dict[str, Any]:
     from mlx_plastic.lowrank.layers import linear_layers  # MLX, which the names alone do not need
 
     linear = linear_layers(model)
-    order = sorted(linear, key=_natural)
+    order = sorted(linear, key=natural)
     role = {path: found for path in order if (found := role_of(path))}
     wanted = set(role.values()) if roles is None else _expand(list(roles), set(role.values()))
     if roles is None:
@@ -125,7 +125,8 @@ def targets(model: Any, roles: Iterable[str] | None = None) -> dict[str, Any]:
     return {path: linear[path] for path in order if role.get(path) in wanted}
 
 
-def _natural(path: str) -> list[tuple[int, str]]:
+def natural(path: str) -> list[tuple[int, str]]:
+    """A key to sort module paths by: layer 2 before layer 10."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in path.split(".")]
 
 

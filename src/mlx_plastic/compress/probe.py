@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mlx_plastic.base.roles import role_of
+from mlx_plastic.base.roles import natural, role_of
 from mlx_plastic.base.weights import Weights
 from mlx_plastic.errors import BadCheckpoint, BadConfig
 from mlx_plastic.lowrank.factors import factorized_lowrank, factors_from_bytes, factors_to_bytes
@@ -72,7 +72,7 @@ def probe(
 
 
 def _chosen(weights: Weights, roles: Sequence[str]) -> list[str]:
-    known = {path: role_of(path) or "" for path in sorted(weights.linear, key=_natural)}
+    known = {path: role_of(path) or "" for path in sorted(weights.linear, key=natural)}
     hits = {name: [p for p, role in known.items() if _is_of(name, p, role)] for name in roles}
     if not known or not all(hits.values()):
         raise BadConfig(
@@ -85,10 +85,6 @@ def _chosen(weights: Weights, roles: Sequence[str]) -> list[str]:
 
 def _is_of(name: str, path: str, role: str) -> bool:
     return name in (path, role) or role.startswith(f"{name}.")
-
-
-def _natural(path: str) -> list[tuple[int, str]]:
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in path.split(".")]
 
 
 def _matrices(path: str, w: Array) -> Iterator[tuple[str, Array]]:

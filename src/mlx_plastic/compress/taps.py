@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from mlx_plastic.backend import mx, nn
+from mlx_plastic.base.roles import natural
 from mlx_plastic.lowrank.layers import is_stack, place
 
 
@@ -86,8 +87,4 @@ def storable(model: Any) -> dict[str, nn.Module]:
     kinds = (nn.Linear, nn.Embedding, nn.QuantizedLinear, nn.QuantizedEmbedding)
     named = dict(model.named_modules())
     paths = [path for path, module in named.items() if isinstance(module, kinds) or is_stack(module)]
-    return {path: named[path] for path in sorted(paths, key=_natural)}
-
-
-def _natural(path: str) -> list[tuple[int, str]]:
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in path.split(".")]
+    return {path: named[path] for path in sorted(paths, key=natural)}

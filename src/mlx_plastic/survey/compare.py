@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from mlx_plastic.base.roles import natural
 from mlx_plastic.errors import BadData
 from mlx_plastic.survey import columns
 from mlx_plastic.survey.config import Output
@@ -97,7 +98,7 @@ def _paired(a: dict[str, Row], b: dict[str, Row]) -> tuple[list[tuple[Row, Row]]
     sizes, the others in the order of their names, which are not the same in each layout. And who is left.
     """
     pairs = [(a[name], b[name]) for name in a if name in b]
-    left, right = sorted(a.keys() - b.keys(), key=_natural), sorted(b.keys() - a.keys(), key=_natural)
+    left, right = sorted(a.keys() - b.keys(), key=natural), sorted(b.keys() - a.keys(), key=natural)
     if [_size(a[name]) for name in left] != [_size(b[name]) for name in right]:
         return pairs, left, right
     return pairs + [(a[mine], b[theirs]) for mine, theirs in zip(left, right, strict=True)], [], []
@@ -105,10 +106,6 @@ def _paired(a: dict[str, Row], b: dict[str, Row]) -> tuple[list[tuple[Row, Row]]
 
 def _size(row: Row) -> tuple[int, int]:
     return row["rows"], row["cols"]
-
-
-def _natural(name: str) -> list[tuple[int, str]]:
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in name.split(".")]
 
 
 def _told(name: str, key: tuple[Any, ...]) -> str:

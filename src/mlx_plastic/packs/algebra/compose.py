@@ -15,11 +15,12 @@ from typing import Any, Literal
 
 import numpy as np
 
+from mlx_plastic.base.roles import natural
 from mlx_plastic.errors import BadConfig, BadPack, BaseMismatch, Quarantined
 from mlx_plastic.lowrank.svd import product_svd
 from mlx_plastic.packs.algebra.concat import concatenated
 from mlx_plastic.packs.algebra.cut import Whole, cut
-from mlx_plastic.packs.algebra.ledger import Comparison, compare, misfit, ordered
+from mlx_plastic.packs.algebra.ledger import Comparison, compare, misfit
 from mlx_plastic.packs.algebra.merge import DENSITY, merged_svd
 from mlx_plastic.packs.algebra.updates import Part, distance, norm, relative, side_by_side
 from mlx_plastic.packs.format.pack import (
@@ -140,7 +141,7 @@ Made = tuple[dict[str, Factors], dict[str, float], dict[str, float]]  # factors,
 
 def _modules(parents: Sequence[Parent]) -> Modules:
     """Per module, the updates that add up there."""
-    paths = ordered({path: None for parent in parents for path in parent.pack.factors})
+    paths = sorted({path for parent in parents for path in parent.pack.factors}, key=natural)
     return [
         (path, [(p.pack.factors[path], p.weight) for p in parents if path in p.pack.factors])
         for path in paths

@@ -11,12 +11,12 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any
 
 import numpy as np
 
+from mlx_plastic.base.roles import natural
 from mlx_plastic.errors import BadPack
 from mlx_plastic.lowrank.rank import effective_rank, stable_rank
 from mlx_plastic.lowrank.svd import Array, product_svd
@@ -75,7 +75,7 @@ class Comparison:
 
 def ledger(pack: Pack) -> Ledger:
     """The account of every module of `pack`."""
-    lines = tuple(_line(path, pack.factors[path]) for path in ordered(pack.factors))
+    lines = tuple(_line(path, pack.factors[path]) for path in sorted(pack.factors, key=natural))
     return Ledger(pack.manifest.name, lines, _sum(lines))
 
 
@@ -106,7 +106,7 @@ def compare(one: Pack, other: Pack) -> Comparison:
 
     Raises BadPack if a module has another shape in each, or if they share none: nothing can be compared then.
     """
-    shared = [path for path in ordered(one.factors) if path in other.factors]
+    shared = [path for path in sorted(one.factors, key=natural) if path in other.factors]
     faults = [f for path in shared if (f := misfit(path, one.factors[path], other.factors[path]))]
     if faults or not shared:
         raise BadPack(
@@ -116,7 +116,7 @@ def compare(one: Pack, other: Pack) -> Comparison:
         )
     lines = tuple(_overlap(path, one.factors[path], other.factors[path]) for path in shared)
     only = tuple(
-        tuple(path for path in ordered(mine) if path not in theirs)
+        tuple(path for path in sorted(mine, key=natural) if path not in theirs)
         for mine, theirs in ((one.factors, other.factors), (other.factors, one.factors))
     )
     total = _total(lines, one.factors, other.factors)
@@ -190,11 +190,6 @@ def as_csv(lines: Sequence[Line | Overlap]) -> str:
     writer.writeheader()
     writer.writerows(asdict(line) for line in lines)
     return text.getvalue()
-
-
-def ordered(paths: Mapping[str, Any]) -> Iterator[str]:
-    """Module paths as the model has its layers: 2 before 10."""
-    return iter(sorted(paths, key=lambda p: [(int(x), "") if x.isdigit() else (-1, x) for x in p.split(".")]))
 
 
 def _single(f: Factors) -> tuple[Array, Array]:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mlx_plastic.base.roles import natural
 from mlx_plastic.lowrank.svd import product_svd
-from mlx_plastic.packs.algebra.ledger import ordered
 from mlx_plastic.packs.format.pack import Pack
 from mlx_plastic.packs.format.tensors import Factors
 
@@ -27,7 +27,7 @@ class Spectrum:
 
 def spectra(pack: Pack) -> list[Spectrum]:
     """The spectrum of every module, in the order of the model's layers."""
-    return [_spectrum(path, pack.factors[path]) for path in ordered(pack.factors)]
+    return [_spectrum(path, pack.factors[path]) for path in sorted(pack.factors, key=natural)]
 
 
 def by_role(found: Iterable[Spectrum]) -> list[Spectrum]:

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlx_plastic.backend import peak_memory_mb
-from mlx_plastic.base import role_of, targets
+from mlx_plastic.base.roles import natural, role_of, targets
 from mlx_plastic.errors import BadConfig, BadPack, BaseMismatch
 from mlx_plastic.lowrank.layers import dims, linear_layers
 from mlx_plastic.packs.create.data import Data, Form, LossMode, read_data, split_data
 from mlx_plastic.packs.format.lite import LITE_ATTENTION_RANK, LITE_BYTES, is_attention
 from mlx_plastic.packs.format.pack import Pack
-from mlx_plastic.packs.measure.measure import by_role, natural
+from mlx_plastic.packs.measure.measure import by_role
 from mlx_plastic.packs.ranks.ranks import (
     Profile,
     Strategy,

@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 
 from mlx_plastic.base.checkpoint import TOKENIZER_MODELS
+from mlx_plastic.base.roles import natural
 from mlx_plastic.base.weights import Weights
 from mlx_plastic.errors import BadCheckpoint, BadConfig, PlasticError
 from mlx_plastic.lowrank.svd import Array, Method, truncated_svd
 from mlx_plastic.packs.algebra.cut import Whole, cut
-from mlx_plastic.packs.algebra.ledger import ordered
 from mlx_plastic.packs.algebra.updates import relative
 from mlx_plastic.packs.format.pack import (
     DataCard,
@@ -113,7 +113,7 @@ def check_alike(base: Weights, tuned: Weights) -> None:
     """Raises BadCheckpoint with everything that keeps one from being a finetuned other."""
     kinds = [w.config.get("model_type") for w in (base, tuned)]
     faults = [] if kinds[0] == kinds[1] else [f"the model type is {kinds[0]!r} and {kinds[1]!r}"]
-    for name in ordered(base.shapes | tuned.shapes):
+    for name in sorted(base.shapes | tuned.shapes, key=natural):
         one, other = base.shapes.get(name), tuned.shapes.get(name)
         if one is None or other is None:
             faults.append(f"only {tuned.ref if one is None else base.ref} has {name}")
@@ -133,7 +133,7 @@ def _differences(
 ) -> tuple[dict[str, Whole], list[Left]]:
     wholes: dict[str, Whole] = {}
     left: list[Left] = []
-    names = list(ordered(base.shapes))
+    names = sorted(base.shapes, key=natural)
     most = _most(base, how)
     for done, name in enumerate(names):
         tick(done, len(names), name)

@@ -25,13 +25,13 @@ import numpy as np
 
 from mlx_plastic.backend import mx
 from mlx_plastic.base import Base, load_base
+from mlx_plastic.base.roles import natural
 from mlx_plastic.base.weights import PACKING, Weights, open_weights
 from mlx_plastic.base.widen import float32_weight
 from mlx_plastic.errors import BadCheckpoint, BadConfig, BadData, PlasticError
 from mlx_plastic.lowrank.layers import is_stack, linear_layers
 from mlx_plastic.lowrank.svd import Array, truncated_svd
 from mlx_plastic.packs.algebra.cut import Whole, cut
-from mlx_plastic.packs.algebra.ledger import ordered
 from mlx_plastic.packs.create.data import encoded, read_data
 from mlx_plastic.packs.extract.covariance import input_covariances
 from mlx_plastic.packs.extract.divergence import fit, reference
@@ -149,8 +149,9 @@ def split(data: Path, full: Base) -> tuple[list[Encoded], list[Encoded]]:
 
 
 def _repairable(full: Base, small: Weights) -> list[str]:
-    layers = linear_layers(full.model)
-    return [path for path in ordered(layers) if path in small.quantized and not is_stack(layers[path])]
+    layers = linear_layers(full.model).items()
+    found = [path for path, layer in layers if path in small.quantized and not is_stack(layer)]
+    return sorted(found, key=natural)
 
 
 def _notes(full: Base, small: Weights) -> list[str]:

@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mlx_plastic.backend import mx, peak_memory_mb, reset_peak_memory
-from mlx_plastic.base import role_of
-from mlx_plastic.base.roles import ATTENTION, FEED_FORWARD
+from mlx_plastic.base.roles import ATTENTION, FEED_FORWARD, natural, role_of
 from mlx_plastic.base.score import hits, tally
 from mlx_plastic.evals.ledger import finite
 from mlx_plastic.evals.loss import SAMPLES_PER_STEP, LossResult, summed
@@ -183,8 +182,3 @@ def _alpha(manifest: Manifest) -> float | str:
 
 def _compact(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"))
-
-
-def natural(path: str) -> list[tuple[int, str]]:
-    """A key to sort module paths by: layer 2 before layer 10."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in path.split(".")]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -12,17 +11,24 @@ import click
 
 from mlx_plastic.cli.main import pass_home
 from mlx_plastic.cli.memory_audit import audit
-from mlx_plastic.cli.memory_forget import forget
+from mlx_plastic.cli.memory_forget import OPENING, forget, tell_turns
 from mlx_plastic.cli.memory_route import route
 from mlx_plastic.cli.memory_scan import scan
 from mlx_plastic.cli.memory_search import add, index_rows, reindex, search
-from mlx_plastic.cli.output import json_option, note, print_json, print_table, printable, progress
+from mlx_plastic.cli.output import (
+    clock,
+    json_option,
+    note,
+    print_json,
+    print_table,
+    printable,
+    progress,
+    short,
+)
 
 if TYPE_CHECKING:
     from mlx_plastic.home import Home
     from mlx_plastic.memory import Turn
-
-OPENING = 48  # characters of a conversation's first words in a list
 
 
 @click.group()
@@ -124,7 +130,10 @@ def list_(home: Home, limit: int, as_json: bool) -> None:
         return
     print_table(
         ("conversation", "last", "turns", "from", "begins"),
-        [(printable(c.id), _when(c.last_at), c.turns, c.origin, _short(c.opening)) for c in found[-limit:]],
+        [
+            (printable(c.id), clock(c.last_at), c.turns, c.origin, short(c.opening, OPENING))
+            for c in found[-limit:]
+        ],
     )
     if len(found) > limit:
         note(f"and {len(found) - limit} earlier: --limit {len(found)} shows them all")
@@ -148,7 +157,7 @@ def show(home: Home, refs: tuple[str, ...], as_json: bool) -> None:
         return
     for turn in turns:
         marks = [*sorted(turn.tags), *turn.worn, *(m for m in ("interrupted", "undone") if getattr(turn, m))]
-        click.echo(f"{turn.id}  {_when(turn.created_at)}  {turn.role}  {' '.join(marks)}".rstrip())
+        click.echo(f"{turn.id}  {clock(turn.created_at)}  {turn.role}  {' '.join(marks)}".rstrip())
         click.echo(f"{printable(turn.content)}\n")
 
 
@@ -177,7 +186,7 @@ def tag(home: Home, tag_name: str, refs: tuple[str, ...], remove: bool, dry_run:
         print_json({"turns": meant, "changed": changed, "nights": nights, "dry_run": dry_run})
         return
     if dry_run:
-        _tell_turns(turns)
+        tell_turns(turns)
     click.echo(f"{changed} of {len(turns)} turns changed")
     for night in nights:
         click.echo(f"night {night} has learned from them already; to unlearn it: plastic rollback")
@@ -211,7 +220,7 @@ def stats(home: Home, as_json: bool) -> None:
         ("undone", found.undone),
         ("interrupted", found.interrupted),
         ("forgotten", found.forgotten),
-        ("from", f"{_when(found.oldest)} to {_when(found.newest)}"),
+        ("from", f"{clock(found.oldest)} to {clock(found.newest)}"),
         ("on disk", f"{found.size_bytes / 1e6:.2f} MB"),
         *(index_rows(index) if index else []),
     ]
@@ -226,20 +235,6 @@ memory.add_command(search)
 memory.add_command(reindex)
 memory.add_command(scan)
 memory.add_command(audit)
-
-
-def _tell_turns(turns: Iterable[Turn]) -> None:
-    for turn in turns:
-        note(f"{turn.id}  {_when(turn.created_at)}  {turn.role:<9}  {_short(turn.content)}")
-
-
-def _short(text: str) -> str:
-    line = printable(" ".join(text.split()))
-    return line if len(line) <= OPENING else line[: OPENING - 1] + "…"
-
-
-def _when(at: datetime | None) -> str:
-    return f"{at.astimezone():%Y-%m-%d %H:%M}" if at else "-"
 
 
 def _turn(turn: Turn) -> dict[str, Any]:

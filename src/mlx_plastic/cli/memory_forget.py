@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from mlx_plastic.cli.main import pass_home
 from mlx_plastic.cli.options import base_option, open_base
-from mlx_plastic.cli.output import json_option, note, print_json, printable
+from mlx_plastic.cli.output import clock, json_option, note, print_json, short
 
 if TYPE_CHECKING:
     from mlx_plastic.home import Home
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from mlx_plastic.sleep.forget import Plan
     from mlx_plastic.sleep.unlearn import Forgetting
 
-OPENING = 48  # characters of a turn that is shown before it is deleted
+OPENING = 48  # characters of a turn in a list
 
 
 @click.command()
@@ -62,7 +63,7 @@ def forget(
         learned = log.nights(turn.id for turn in turns)
     found = plan(home, [turn.id for turn in turns])
     if not yes:
-        _tell_turns(turns)
+        tell_turns(turns)
         _tell_plan(found, later=later, purge=purge)
     if dry_run:
         _show_dry_run(home, found, len({turn.conversation for turn in turns}), learned, as_json)
@@ -120,11 +121,10 @@ def _run(home: Home, found: Plan | None, base: str, *, later: bool, purge: bool)
     return done
 
 
-def _tell_turns(turns: list[Turn]) -> None:
+def tell_turns(turns: Iterable[Turn]) -> None:
+    """A line on stderr for each."""
     for turn in turns:
-        line = printable(" ".join(turn.content.split()))
-        short = line if len(line) <= OPENING else line[: OPENING - 1] + "…"
-        note(f"{turn.id}  {turn.created_at.astimezone():%Y-%m-%d %H:%M}  {turn.role:<9}  {short}")
+        note(f"{turn.id}  {clock(turn.created_at)}  {turn.role:<9}  {short(turn.content, OPENING)}")
 
 
 def _tell_plan(found: Plan, *, later: bool, purge: bool) -> None:

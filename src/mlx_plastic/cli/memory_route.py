@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlx_plastic.cli.main import pass_home
-from mlx_plastic.cli.output import json_option, note, print_json, print_table, printable
+from mlx_plastic.cli.output import clock, json_option, note, print_json, print_table, printable, short
 
 if TYPE_CHECKING:
     from mlx_plastic.home import Home
@@ -116,7 +116,7 @@ def _show(log: Memory, config: RouterConfig, turns: Sequence[Turn], *, as_json: 
     print_table(
         ("turn", "route", "score", "by", "why", "begins"),
         [
-            (t.id, d.route, f"{d.score:.2f}", d.by, ", ".join(d.reasons[:2]), _short(t.content, OPENING))
+            (t.id, d.route, f"{d.score:.2f}", d.by, ", ".join(d.reasons[:2]), short(t.content, OPENING))
             for t, d in zip(turns, decisions, strict=True)
         ],
     )
@@ -196,8 +196,8 @@ def _ask(log: Memory, config: RouterConfig, turns: Sequence[Turn], limit: int, *
 
 def _answer(answers: Callable[[], str], turn: Turn, decision: Decision, place: str) -> str:
     """One of w, r, b, n, s, q, or "" for what the router says."""
-    note(f"\n{place}  {turn.created_at.astimezone():%Y-%m-%d %H:%M}")
-    note(_short(turn.content, SHOWN))
+    note(f"\n{place}  {clock(turn.created_at)}")
+    note(short(turn.content, SHOWN))
     while True:
         click.echo(f"{decision.route} ({', '.join(decision.reasons)}) > ", nl=False, err=True)
         key = answers()
@@ -225,8 +225,3 @@ def _answers() -> Callable[[], str]:
 def _tell_nights(nights: Sequence[str]) -> None:
     for night in nights:
         click.echo(f"night {night} may have learned from them; to unlearn it: plastic rollback")
-
-
-def _short(text: str, length: int) -> str:
-    line = printable(" ".join(text.split()))
-    return line if len(line) <= length else line[: length - 1] + "…"

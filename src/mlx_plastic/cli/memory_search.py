@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlx_plastic.cli.main import pass_home
-from mlx_plastic.cli.output import json_option, note, print_json, printable, progress
+from mlx_plastic.cli.output import clock, json_option, note, print_json, printable, progress, short
 
 if TYPE_CHECKING:
     from mlx_plastic.home import Home
@@ -95,7 +95,7 @@ def search(
         for item in hit.before:
             _print_beside(item)
         marks = " ".join(f"#{tag}" for tag in sorted(hit.tags))
-        click.echo(f"{hit.turn}  {_when(hit.at)}  {hit.speaker}  {hit.score:.2f}  {marks}".rstrip())
+        click.echo(f"{hit.turn}  {clock(hit.at)}  {hit.speaker}  {hit.score:.2f}  {marks}".rstrip())
         click.echo(f"    {_telling(hit.text, question)}")
         for item in hit.after:
             _print_beside(item)
@@ -180,12 +180,7 @@ def _tell_rebuilt(recall: Recall) -> None:
 
 
 def _print_beside(item: Item) -> None:
-    click.echo(f"  {_when(item.at)}  {item.speaker}: {_short(item.text)}")
-
-
-def _short(text: str) -> str:
-    line = printable(" ".join(text.split()))
-    return line if len(line) <= SHOWN else line[: SHOWN - 1] + "…"
+    click.echo(f"  {clock(item.at)}  {item.speaker}: {short(item.text, SHOWN)}")
 
 
 def _telling(text: str, question: str) -> str:
@@ -196,18 +191,14 @@ def _telling(text: str, question: str) -> str:
     wanted = {t for word, _, _ in words(question) if word not in STOP_WORDS for t in terms_of(word)}
     met = [(start, t) for word, start, _ in words(line) for t in terms_of(word) if t in wanted]
     if len(line) <= SHOWN or not met:
-        return _short(line)
+        return short(line, SHOWN)
 
     def within(start: int) -> int:
         return len({t for at, t in met if start <= at < start + SHOWN - LEAD})
 
     best = max((start for start, _ in met), key=within)
     start = max(0, best - LEAD)
-    return ("…" if start else "") + _short(line[start:])
-
-
-def _when(at: datetime | None) -> str:
-    return f"{at.astimezone():%Y-%m-%d %H:%M}" if at else "-"
+    return ("…" if start else "") + short(line[start:], SHOWN)
 
 
 def _hit(hit: Hit) -> dict[str, Any]:

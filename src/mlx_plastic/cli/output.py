@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any, TypeVar
 
 import click
@@ -70,6 +71,17 @@ def printable(text: str) -> str:
     """
     shown = (c for c in text if c in "\n\t" or (c >= " " and not "\x7f" <= c <= "\x9f"))
     return "".join(c for c in shown if c not in _TURNS)
+
+
+def short(text: str, length: int) -> str:
+    """The text in one printable line of at most so many characters; "…" ends one that was cut."""
+    line = printable(" ".join(text.split()))
+    return line if len(line) <= length else line[: length - 1] + "…"
+
+
+def clock(at: datetime | None) -> str:
+    """A time by the clock of this machine, to the minute; "-" for none."""
+    return f"{at.astimezone():%Y-%m-%d %H:%M}" if at else "-"
 
 
 def note(text: str) -> None:

@@ -48,6 +48,8 @@ class Weights:
             if packed:
                 self.quantized[path] = (module.bits, module.group_size)
             for key, array in module.items():
+                if key.startswith("_"):  # what a module computes itself, as rope's frequencies: no parameter
+                    continue
                 if isinstance(array, mx.array) and not (packed and key in PACKING):
                     name = f"{path}.{key}" if path else key
                     wide = packed and key == "weight"

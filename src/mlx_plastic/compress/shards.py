@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -36,7 +37,6 @@ class Shards:
     ) -> None:
         self.folder = folder
         self.tensors = list(tensors)
-        self.identity = identity
         self.headers: dict[str, bytes] = {}
         self.places: dict[str, _Place] = {}
         for shard, group in sharded(self.tensors, shard_bytes):
@@ -45,6 +45,8 @@ class Shards:
             for tensor in group:
                 self.places[tensor.name] = _Place(shard, start)
                 start += tensor.nbytes
+        layout = b"".join(self.headers.values())  # another version may write other tensors
+        self.identity = hashlib.sha256(identity.encode("utf-8") + layout).hexdigest()
         self.done = self._resumed()
 
     @property

@@ -106,7 +106,7 @@ def test_commands_in_a_chat_do_what_they_say(home: Home, checkpoint: Path) -> No
     ]
     with Memory(home) as memory:
         users = [t for t in memory.turns(undone=True) if t.role == "user"]
-        (lesson,) = memory.lessons()
+        (lesson,) = memory.unlearned()
     assert [(t.content, t.undone, set(t.tags)) for t in users] == [
         ("keep me", False, set()),
         ("taken back", True, set()),

@@ -98,7 +98,7 @@ def test_undo_takes_back_the_last_question_and_its_answer(memory: Memory) -> Non
     assert texts(memory.turns(conversation=name, undone=True)) == ["a", "b", "c", "d"]
     assert texts(list(memory.undo(name))) == ["a", "b"]
     assert memory.undo(name) == ()
-    assert memory.lessons() == []
+    assert memory.unlearned() == []
 
 
 def test_a_turn_is_found_by_a_part_of_its_id_that_means_only_one(memory: Memory) -> None:
@@ -133,23 +133,23 @@ def test_tags_in_a_text(text: str, tags: set[str]) -> None:
 @pytest.mark.parametrize("tag", ["no-train", "private"])
 def test_a_tag_keeps_the_question_and_its_answer_out_of_the_lessons(memory: Memory, tag: str) -> None:
     a, _, c, d = say(memory, "a", "b", "c", "d")
-    assert [len(e.turns) for e in memory.lessons()] == [4]  # control
+    assert [len(e.turns) for e in memory.unlearned()] == [4]  # control
     memory.tag([d.id], tag)  # the answer's tag covers the question
-    (exchange,) = memory.lessons()
+    (exchange,) = memory.unlearned()
     assert texts(list(exchange.turns)) == ["a", "b"]
     assert memory.tag([a.id, a.id], tag) == 1
     assert memory.tag([a.id], tag) == 0
-    assert memory.lessons() == []
+    assert memory.unlearned() == []
     memory.tag([d.id], tag, remove=True)
-    assert texts(list(memory.lessons()[0].turns)) == ["c", "d"]
+    assert texts(list(memory.unlearned()[0].turns)) == ["c", "d"]
     assert say(memory, f"secret #{tag}", "said")[0].tags == {tag}
-    assert len(memory.lessons()) == 1
-    assert c.id in memory.lessons()[0].new
+    assert len(memory.unlearned()) == 1
+    assert c.id in memory.unlearned()[0].new
 
 
 def test_no_rag_does_not_keep_a_turn_from_being_learned(memory: Memory) -> None:
     say(memory, "a #no-rag", "b")
-    assert len(memory.lessons()) == 1
+    assert len(memory.unlearned()) == 1
 
 
 def test_an_unknown_tag_names_the_nearest(memory: Memory) -> None:
@@ -162,7 +162,6 @@ def test_a_night_learns_once_and_can_be_taken_back(memory: Memory) -> None:
     first, second = say(memory, "a", "b"), say(memory, "c", "d")
     memory.learned([t.id for t in first], "n1")
     assert [e.conversation for e in memory.unlearned()] == [second[0].conversation]
-    assert [e.conversation for e in memory.lessons()] == [t[0].conversation for t in (first, second)]
     grown = say(memory, "e", "f", conversation=first[0].conversation)
     exchange = next(e for e in memory.unlearned() if e.conversation == first[0].conversation)
     assert texts(list(exchange.turns)) == [
@@ -177,13 +176,6 @@ def test_a_night_learns_once_and_can_be_taken_back(memory: Memory) -> None:
     assert memory.unlearn("n1") == 2
     assert len(memory.unlearned()) == 2
     assert memory.unlearn("n1") == 0
-
-
-def test_lessons_since_a_turn_or_a_time(memory: Memory) -> None:
-    first, second = say(memory, "a", "b"), say(memory, "c", "d")
-    assert len(memory.lessons(since=first[0].created_at)) == 2
-    assert [e.conversation for e in memory.lessons(since=first[-1].id)] == [second[0].conversation]
-    assert memory.lessons(since=second[0].id) == []  # an answer alone is no lesson
 
 
 # -- the disk

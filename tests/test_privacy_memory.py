@@ -178,7 +178,7 @@ def test_lessons_are_redacted_and_the_log_is_not(memory: Memory) -> None:
         "I will write to [EMAIL_1].",
     ]
     assert MAIL in texts(memory)[0]
-    assert [t.content for t in memory.lessons()[0].turns] == [t.content for t in exchange.turns]
+    assert [t.content for t in memory.unlearned()[0].turns] == [t.content for t in exchange.turns]
     assert counts(memory) == [("training", "email", "mask", 1)] * 2  # noted once, however often it is asked
 
 

@@ -176,7 +176,7 @@ def test_consent_is_asked_of_every_request(server: Live) -> None:
     assert tags("I am not to be learned.") == tags("Neither am I.") == [{"no-train"}] * 2
     assert tags("I am not to be found.") == [{"no-rag"}] * 2
     assert not turns_of(server, "I was never said.") and not turns_of(server, "Nor was I.")
-    learnable = {turn.content for e in server.service.memory.lessons() for turn in e.turns}
+    learnable = {turn.content for e in server.service.memory.unlearned() for turn in e.turns}
     assert "I am kept." in learnable
     assert not learnable & {"I am not to be learned.", "Neither am I."}
     status, error = server.post("/v1/chat/completions", value | {"memory": "perhaps"})

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mlx_plastic.cli.main import pass_home
-from mlx_plastic.cli.options import base_ref, pack_name
+from mlx_plastic.cli.options import base_option, base_ref, pack_name
 from mlx_plastic.cli.output import note, printable, progress
 from mlx_plastic.errors import PlasticError
 
@@ -30,7 +30,7 @@ UNASKED = "nothing is remembered: you have not agreed to it; to agree: plastic c
 
 
 @click.command()
-@click.option("--base", metavar="REF", help="The base: nano, a folder or a hub id; else as configured.")
+@base_option
 @click.option("--pack", "--adapter-tag", "pack", metavar="NAME", help='Wear this pack, or "base", this time.')
 @click.option("--max-tokens", type=click.IntRange(min=1), help="At most so many tokens an answer.")
 @click.option(
@@ -292,10 +292,7 @@ def _command(name: str) -> Callable[[Session, str], None]:
 
 
 def _last(session: Session) -> list[Turn]:
-    """The turns of the last exchange."""
-    turns = session.engine.memory.turns(conversation=session.conversation)
-    asked = [i for i, t in enumerate(turns) if t.role == "user"]
-    return turns[asked[-1] :] if asked else []
+    return session.engine.memory.last_exchange(session.conversation)
 
 
 def _choice(home: Home, pack: str | None) -> tuple[str, ...] | None:

@@ -138,9 +138,7 @@ class Memory:
         Nothing uses an undone turn any more, but its text stays until it is forgotten.
         """
         with self.writing():
-            turns = self.turns(conversation=conversation)
-            asked = [i for i, t in enumerate(turns) if t.role == "user"]
-            taken = tuple(turns[asked[-1] :]) if asked else ()
+            taken = tuple(self.last_exchange(conversation))
             self._db.executemany("UPDATE turns SET undone = 1 WHERE id = ?", [(t.id,) for t in taken])
             self.note("undo", turns=[t.id for t in taken])
         return taken
@@ -216,6 +214,12 @@ class Memory:
         values = {"conversation": conversation, "since": _value(since), "until": _value(until)}
         return self._select(" AND ".join(where), values)
 
+    def last_exchange(self, conversation: str) -> list[Turn]:
+        """The last user turn that stands and what followed it; [] if there is none."""
+        turns = self.turns(conversation=conversation)
+        asked = [i for i, t in enumerate(turns) if t.role == "user"]
+        return turns[asked[-1] :] if asked else []
+
     def pick(self, refs: Iterable[str]) -> list[Turn]:
         """The turns meant by ids of turns or of conversations, or by the unique beginning or end of one.
 
@@ -240,18 +244,10 @@ class Memory:
             for name, origin, at, last, turns, opening in rows
         ]
 
-    def lessons(self, since: str | datetime | None = None) -> list[Exchange]:
-        """Every conversation with a user turn that may be learned from, whole, redacted; learned or not.
-
-        since: only conversations with such a turn after this turn id, or at or after this time.
-        """
-        recent = None if since is None else {t.id for t in self.turns(since)}
-        return self._learnable(lambda turn, new: recent is None or turn.id in recent)
-
     def unlearned(
         self, *, most: int | None = None, without: Set[str] = frozenset(), only: Set[str] | None = None
     ) -> list[Exchange]:
-        """The lessons with a user turn that no passed night has learned from.
+        """Every conversation with a user turn that may be learned from and no passed night has, redacted.
 
         without, only: turns that do not count as such, or that alone do. most: so many of them, the longest
         waiting first; only what is needed for these is read and redacted, however much is logged.
@@ -261,8 +257,7 @@ class Memory:
         waiting = self._conversations_waiting(wanted)
         while waiting and (left is None or left > 0):
             some, waiting = (waiting, []) if left is None else (waiting[:CHUNK], waiting[CHUNK:])
-            talks = [wanted.of(e) for e in self._exchanges(lambda t, new: new and t.id in wanted, some)]
-            for talk in self.guard.learnable(_cut(talks, left)):
+            for talk in self.guard.learnable(_cut(self._exchanges(wanted, some), left)):
                 (talk,) = _cut([talk], left)
                 asked = sum(t.role == "user" and t.id in talk.new for t in talk.turns)
                 found += [talk] if asked else []
@@ -279,9 +274,11 @@ class Memory:
 
     def nights(self, turns: Iterable[str]) -> tuple[str, ...]:
         """The passed nights that learned from any of these turns."""
-        wanted = set(turns)
-        rows = self.run("SELECT turn, night FROM learned")
-        return tuple(sorted({night for turn, night in rows if turn in wanted}))
+        wanted = json.dumps(list(turns))
+        rows = self.run(
+            "SELECT DISTINCT night FROM learned WHERE turn IN (SELECT value FROM json_each(?))", [wanted]
+        )
+        return tuple(sorted(night for (night,) in rows))
 
     def stats(self) -> Stats:
         with self._lock, database.plainly(self._where):
@@ -417,38 +414,23 @@ class Memory:
         found = {t.id for group in groups if any(t.tags & UNTAUGHT for t in group) for t in group}
         return found | {turn for (turn,) in self.run("SELECT id FROM turns WHERE undone")}
 
-    def _exchanges(
-        self, counts: Callable[[Turn, bool], bool], conversations: Sequence[str] | None = None
-    ) -> list[Exchange]:
-        """Conversations, of these or of all, with at least one user turn for which counts(turn, is new)."""
+    def _exchanges(self, wanted: _Wanted, conversations: Iterable[str]) -> list[Exchange]:
+        """Of these conversations those with at least one user turn that is wanted and was not learned."""
         learned = {turn for (turn,) in self.run("SELECT DISTINCT turn FROM learned")}
-        by_conversation: dict[str, list[Turn]] = {}
-        said = (
-            self.turns()
-            if conversations is None
-            else (turn for talk in conversations for turn in self.turns(conversation=talk))
-        )
-        for turn in said:
-            by_conversation.setdefault(turn.conversation, []).append(turn)
         found = []
-        for conversation, said in by_conversation.items():
-            groups = [g for g in exchanges(said) if not any(t.tags & UNTAUGHT for t in g)]
-            turns = tuple(t for group in groups for t in group)
-            new = frozenset(t.id for t in turns if t.id not in learned)
-            if any(t.role == "user" and counts(t, t.id in new) for t in turns):
+        for conversation in conversations:
+            said = exchanges(self.turns(conversation=conversation))
+            turns = tuple(t for group in said if not any(t.tags & UNTAUGHT for t in group) for t in group)
+            new = frozenset(t.id for t in turns if t.id in wanted and t.id not in learned)
+            if any(t.role == "user" and t.id in new for t in turns):
                 found.append(Exchange(conversation, turns[0].origin, turns, new))
         return found
 
-    def _learnable(self, counts: Callable[[Turn, bool], bool]) -> list[Exchange]:
-        """`_exchanges` without what may not get into weights: see `Guard.learnable`."""
-        found = self.guard.learnable(self._exchanges(counts))
-        return [e for e in found if any(t.role == "user" and counts(t, t.id in e.new) for t in e.turns)]
-
     def _waiting(self) -> int:
         """User turns for the next night; what the last one had to drop does not wait."""
-        dropped = self.guard.dropped()
-        waiting = (t for e in self._exchanges(lambda turn, new: new) for t in e.turns if t.id in e.new)
-        return sum(turn.role == "user" and turn.id not in dropped for turn in waiting)
+        wanted = _Wanted(self.guard.dropped(), None)
+        talks = self._exchanges(wanted, self._conversations_waiting(wanted))
+        return sum(turn.role == "user" and turn.id in talk.new for talk in talks for turn in talk.turns)
 
     def _picked(self, ref: str) -> list[Turn]:
         ref = ref.encode("utf-8", "replace").decode("utf-8")  # SQLite takes no half of a surrogate pair
@@ -503,9 +485,6 @@ class _Wanted:
 
     def __contains__(self, turn: object) -> bool:
         return turn not in self.without and (self.only is None or turn in self.only)
-
-    def of(self, talk: Exchange) -> Exchange:
-        return replace(talk, new=frozenset(turn for turn in talk.new if turn in self))
 
 
 def _cut(talks: Sequence[Exchange], most: int | None) -> list[Exchange]:

@@ -138,8 +138,12 @@ def load_base(ref: str = NANO, *, cache: Path | None = None, weights: bool = Tru
     the model is then one that must not be asked. Code that comes with a checkpoint is never run.
     Raises BaseNotFound or BadCheckpoint.
     """
+    from mlx_lm.utils import load_tokenizer
+
     path = resolve(ref)
-    model, tokenizer, config = load_lazily(path)
+    model, config = load_lazily(path)
+    with _by_mlx_lm(path):
+        tokenizer = load_tokenizer(path, eos_token_ids=config.get("eos_token_id"))
     notes = [widen(model) if weights else "", _give_template(tokenizer)]
     if weights:
         mx.eval(model.parameters())
@@ -153,13 +157,21 @@ def load_base(ref: str = NANO, *, cache: Path | None = None, weights: bool = Tru
     return base
 
 
-def load_lazily(path: Path) -> tuple[Any, Any, dict[str, Any]]:
-    """(model, tokenizer, config) of a whole checkpoint; no weight is read before it is evaluated."""
-    from mlx_lm.utils import load_config, load_model, load_tokenizer
+def load_lazily(path: Path) -> tuple[Any, dict[str, Any]]:
+    """(model, config) of a whole checkpoint; no weight is read before it is evaluated."""
+    from mlx_lm.utils import load_model
+
+    with _by_mlx_lm(path):
+        return load_model(path, lazy=True)
+
+
+@contextlib.contextmanager
+def _by_mlx_lm(path: Path) -> Iterator[None]:
+    """What mlx-lm raises is told as BadCheckpoint."""
+    from mlx_lm.utils import load_config
 
     try:
-        model, config = load_model(path, lazy=True)
-        tokenizer = load_tokenizer(path, eos_token_ids=config.get("eos_token_id"))
+        yield
     except MemoryError:
         raise
     except (Exception, SystemExit) as error:  # mlx-lm raises whatever a foreign checkpoint leads it into
@@ -168,7 +180,6 @@ def load_lazily(path: Path) -> tuple[Any, Any, dict[str, Any]]:
             f"mlx-lm cannot load {path} (model type {kind!r}): {str(error)[:300] or type(error).__name__}",
             hint="mlx-lm has to know the model type, and the weights have to fit config.json",
         ) from error
-    return model, tokenizer, config
 
 
 def _give_template(tokenizer: Any) -> str:

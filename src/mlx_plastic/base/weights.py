@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from mlx_plastic.backend import mx
 from mlx_plastic.base.checkpoint import fingerprint, resolve
 from mlx_plastic.base.model import load_lazily
-from mlx_plastic.base.widen import float32_weight
+from mlx_plastic.base.widen import float32_weight, is_packed
 from mlx_plastic.lowrank.layers import linear_layers
 
 PACKING = ("scales", "biases", "global_scale")  # what stands beside a quantized weight
@@ -44,7 +44,7 @@ class Weights:
         self._modules = dict(self.model.named_modules())
         self.linear = {path for path, m in linear_layers(self.model).items() if "weight" in m}
         for path, module in self._modules.items():
-            packed = _is_packed(module)
+            packed = is_packed(module)
             if packed:
                 self.quantized[path] = (module.bits, module.group_size)
             for key, array in module.items():
@@ -85,12 +85,8 @@ def open_weights(ref: str, *, cache: Path | None = None) -> Weights:
     cache: as for `load_base`. Raises BaseNotFound or BadCheckpoint.
     """
     path = resolve(ref)
-    model, _, config = load_lazily(path)
+    model, config = load_lazily(path)
     return Weights(ref, path, fingerprint(path, cache=cache), config, model)
-
-
-def _is_packed(module: Any) -> bool:
-    return "scales" in module and hasattr(module, "group_size")
 
 
 def _unpacked_shape(module: Any) -> tuple[int, ...]:

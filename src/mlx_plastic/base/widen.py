@@ -16,9 +16,14 @@ from mlx_plastic.backend import (
 FREE_SHARE = 0.6  # of the free memory that the widened weights may take
 
 
+def is_packed(module: Any) -> bool:
+    """Whether the module's weight is quantized."""
+    return "scales" in module and hasattr(module, "group_size")
+
+
 def widen(model: Any) -> str:
     """Turn quantized and 16-bit weights into float32 where that is quicker and fits; says what it did."""
-    packed = {path: m for path, m in model.named_modules() if "scales" in m and hasattr(m, "group_size")}
+    packed = {path: m for path, m in model.named_modules() if is_packed(m)}
     dtypes = {array.dtype for array in _arrays(model)} & {mx.float16, mx.bfloat16}
     narrow = {str(dtype).removeprefix("mlx.core.") for dtype in dtypes}
     if not is_slow_low_precision() or not (packed or narrow):
@@ -84,7 +89,7 @@ def count_parameters(model: Any) -> int:
     """How many numbers the model has, packed ones counted unpacked."""
     total = sum(a.size for a in _arrays(model))
     for _, m in model.named_modules():
-        if "scales" in m and hasattr(m, "group_size"):
+        if is_packed(m):
             total += m.scales.size * m.group_size - m.weight.size - m.scales.size
             total -= m.biases.size if m.get("biases") is not None else 0
     return int(total)

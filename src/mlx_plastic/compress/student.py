@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from mlx_plastic.backend import is_slow_low_precision, mx, nn, tree_unflatten
+from mlx_plastic.backend import is_slow_low_precision, mx, tree_unflatten
 from mlx_plastic.base.model import load_lazily
-from mlx_plastic.base.widen import dequantized, widen
+from mlx_plastic.base.widen import dequantized, is_packed, widen
 from mlx_plastic.compress.schemes import unpack
 
 Moves = dict[str, dict[str, mx.array]]  # path -> {"scales", "biases"}: how far each is moved, in steps
@@ -91,8 +91,7 @@ class Student:
 
 
 def _is_affine(module: Any) -> bool:
-    packed = isinstance(module, nn.Module) and "scales" in module and hasattr(module, "group_size")
-    return packed and getattr(module, "mode", "affine") == "affine"
+    return is_packed(module) and getattr(module, "mode", "affine") == "affine"
 
 
 def _grids(packed: list[tuple[str, Any]]) -> Iterator[tuple[str, Grid]]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from mlx_plastic.backend import mx
 from mlx_plastic.base.sharding import Tensor, bits_of
-from mlx_plastic.base.weights import Weights, open_weights
+from mlx_plastic.base.weights import PACKING, Weights, open_weights
 from mlx_plastic.compress.apply import META
 from mlx_plastic.compress.park import FOLDER, INDEX, Parked
 from mlx_plastic.compress.schemes import WHOLE, Scheme, decode
@@ -20,7 +20,7 @@ from mlx_plastic.compress.shards import Shards, carry
 from mlx_plastic.errors import BadCheckpoint, Taken
 from mlx_plastic.home import write_json
 
-PARTS = ("weight", "scales", "biases", "global_scale")
+PARTS = ("weight", *PACKING)
 
 Tick = Callable[[int, int, str], None]
 

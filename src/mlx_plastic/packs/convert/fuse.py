@@ -20,9 +20,12 @@ from typing import Any, Literal
 import numpy as np
 
 from mlx_plastic.backend import mx, tree_flatten
-from mlx_plastic.base import load_base, resolve
+from mlx_plastic.base import load_base
 from mlx_plastic.base.checkpoint import identity_files
+from mlx_plastic.base.model import load_lazily
 from mlx_plastic.base.sharding import SHARD_BYTES, Tensor, bits_of, header, sharded
+from mlx_plastic.base.weights import PACKING
+from mlx_plastic.base.widen import float32_weight, is_packed
 from mlx_plastic.errors import PlasticError
 from mlx_plastic.home import write_json
 from mlx_plastic.packs.convert.files import beside, check_free
@@ -81,8 +84,7 @@ def fuse(
     PlasticError if `out` exists or if at most 4 bits are asked for without `force`.
     """
     check_free(out)
-    bare, worn = _answers(pack, ref, cache)
-    source = resolve(ref)
+    bare, worn, source = _answers(pack, ref, cache)
     tensors = _tensors(source, pack, dtype)
     size = sum(tensor.nbytes for tensor in tensors)
     names = {f"{path}.weight" for path in pack.factors}
@@ -116,29 +118,27 @@ def fuse(
     return Fused(str(out), plan.modules, plan.dtype, written, bits, plan.pack, fused, lost)
 
 
-def _answers(pack: Pack, ref: str, cache: Path | None) -> tuple[mx.array, mx.array]:
-    """The logits on the probes of the base, and of the base with the pack; the base is let go again."""
+def _answers(pack: Pack, ref: str, cache: Path | None) -> tuple[mx.array, mx.array, Path]:
+    """The logits on the probes of the base, and of the base with the pack, and where the base lies."""
     base = load_base(ref, cache=cache)
     packs = {pack.manifest.name: pack}
     bare = probe_logits(base)
     with attached(base.model, packs, fingerprint=base.fingerprint):
         worn = probe_logits(base)
     refuse_idle(base, packs, compare(bare, worn))
-    return bare, worn
+    return bare, worn, base.path
 
 
 def _tensors(source: Path, pack: Pack, dtype: Dtype | None) -> list[Computed]:
     """Every tensor of the fused checkpoint, under the names that mlx-lm gives them; none is computed yet."""
-    from mlx_lm.utils import load_model
-
-    model, _ = load_model(source, lazy=True)
-    packed = {path: m for path, m in model.named_modules() if "scales" in m and hasattr(m, "group_size")}
+    model, _ = load_lazily(source)
+    packed = {path: m for path, m in model.named_modules() if is_packed(m)}
     wanted = getattr(mx, dtype) if dtype else None
     made = []
     flat: Any = tree_flatten(model.parameters())
     for name, array in flat:
         path, _, leaf = name.rpartition(".")
-        if path in packed and leaf in ("scales", "biases", "global_scale"):
+        if path in packed and leaf in PACKING:
             continue
         quantized = packed.get(path) if leaf == "weight" else None
         update = pack.factors.get(path) if leaf == "weight" else None
@@ -156,23 +156,13 @@ def _tensor(name: str, array: mx.array, quantized: Any, update: Factors | None, 
         dtype = wanted
 
     def compute() -> mx.array:
-        w = array if quantized is None else _dequantized(array, quantized)
+        w = array if quantized is None else float32_weight(quantized)
         if update is not None:  # in float32, and rounded once
             a, b = (mx.array(x.astype(np.float32)) for x in (update.a, update.b))
             w = w.astype(mx.float32) + (update.scale * b) @ a
         return w.astype(dtype)
 
     return Computed(name, dtype, tuple(shape), compute)
-
-
-def _dequantized(weight: mx.array, module: Any) -> mx.array:
-    scales, biases = module.scales, module.get("biases")
-    if biases is not None:  # affine: widened first, so that the product is not rounded to 16 bits
-        scales, biases = scales.astype(mx.float32), biases.astype(mx.float32)
-    how = {"group_size": module.group_size, "bits": module.bits, "mode": module.mode}
-    return mx.dequantize(
-        weight, scales, biases, **how, global_scale=module.get("global_scale"), dtype=mx.float32
-    )
 
 
 def _write(

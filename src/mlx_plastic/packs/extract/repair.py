@@ -23,7 +23,6 @@ from typing import Any
 
 import numpy as np
 
-from mlx_plastic.backend import mx
 from mlx_plastic.base import Base, load_base
 from mlx_plastic.base.roles import natural
 from mlx_plastic.base.weights import PACKING, Weights, open_weights
@@ -176,7 +175,7 @@ def _residuals(
         for path, covariance in chunk.items():
             tick(len(wholes), len(paths), path)
             module: Any = layers[path]
-            w = np.array(float32_weight(module) if "scales" in module else module.weight.astype(mx.float32))
+            w = np.array(float32_weight(module))
             now, now_bytes = _now(small, path)
             residual = w - small.take(f"{path}.weight")
             root = _root(covariance, how.damping)

@@ -124,6 +124,16 @@ def test_setting_keeps_comments_order_and_every_other_byte(home: Home) -> None:
         (("night.chances", "0"), "[night] chances is 0", "from 1 up"),
         (("night.tries", "0"), "[night] tries is 0", "from 1 up"),
         (("train.rank", "0"), "[train]: rank is 0", "within that bound"),
+        (("night.epochs", "inf"), "epochs is inf", "within that bound"),
+        (("chat.max_tokens", "0"), "[chat]: max_tokens is 0, not 1 or more", "within these bounds"),
+        (("chat.temperature", "nan"), "temperature is nan, not 0 or more", "within these bounds"),
+        (("chat.least_match", "7"), "least_match is 7, not between 0 and 1", "within these bounds"),
+        (("serve.port", "99999"), "[serve]: port is 99999, not between 0 and 65535", "within these"),
+        (("serve.requests", "0"), "[serve]: requests is 0, not 1 or more", "within these bounds"),
+        (("batch.rows", "0"), "[batch]: rows is 0, not 1 or more", "within these bounds"),
+        (("retrieval.embed_s", "-1"), "embed_s is -1, not 0 or more", "within these bounds"),
+        (("router.abstain", "-1"), "abstain is -1, not 0 or more", "within these bounds"),
+        (("compress.max_kl_nats", "-1"), "max_kl_nats is -1, not 0 or more", "within these bounds"),
         (("budget.turns", "0"), "turns is 0", "config.toml"),
         (("gate.confidence", "2"), "confidence is 2", "0.95"),
         (("privacy.policy", "none"), "policy is 'none'", "'balanced', 'strict'"),
@@ -139,7 +149,7 @@ def test_what_a_command_would_refuse_is_never_written(
     home: Home, arguments: tuple[str, ...], message: str, hint: str
 ) -> None:
     home.config_file.write_text(WRITTEN)
-    done = run(home, "set", "--", *arguments)
+    done = run(home, "set", *arguments)
     assert done.exit_code == 1 and message in done.stderr and hint in done.stderr
     assert home.config_file.read_text() == WRITTEN
 

@@ -72,7 +72,7 @@ def _print(found: list[Setting], origin: bool) -> None:
             click.echo(f"{ahead}{line:<40}  # {one.origin}" if origin else f"{ahead}{line}")
 
 
-@config.command("set")
+@config.command("set", context_settings={"ignore_unknown_options": True})  # -1 is a value
 @click.argument("pairs", nargs=-1, required=True, metavar="SECTION.KEY VALUE ...")
 @click.option("--dry-run", is_flag=True, help="Check, show what would be written, write nothing.")
 @json_option

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlx_plastic.evals import Reason, Verdict, load_tasks, run_harness
+from mlx_plastic.home.config import check_bounds
 
 if TYPE_CHECKING:
     from mlx_plastic.packs.extract.divergence import Distance
@@ -23,6 +25,11 @@ class Bounds:
     max_kl_nats: float = 0.1  # per token, on texts held out
     max_ppl_rise_pct: float = 5.0  # percent of their perplexity
     max_tasks_lost_pct: float = 5.0  # percent of the tasks that the base passes, at least one
+
+    def __post_init__(self) -> None:
+        """Raises BadConfig for a bound that nothing could keep to."""
+        names = ("max_kl_nats", "max_ppl_rise_pct", "max_tasks_lost_pct")
+        check_bounds("compress", self, dict.fromkeys(names, (0, math.inf)))
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -36,12 +37,15 @@ SECTIONS = (
 )
 
 
-def settings(home: Home, section: str, kind: type[T]) -> T:
+def settings(home: Home | None, section: str, kind: type[T]) -> T:
     """[section] of config.toml as the frozen dataclass `kind`; absent keys keep their defaults.
 
+    home: None is a private session, which has no settings of its own.
     Raises BadConfig for broken TOML, an unknown section or key (the nearest known one is named) or a value
     of another type than the default's.
     """
+    if home is None:
+        return kind()
     return from_mapping(kind, table(home, section), where=f"{home.config_file} [{section}]")
 
 
@@ -94,6 +98,18 @@ def from_mapping(kind: type[T], given: Mapping[str, Any], *, where: str) -> T:
                 hint=f"write a {wanted.__name__}",
             )
     return kind(**given)
+
+
+def check_bounds(section: str, values: object, bounds: Mapping[str, tuple[float, float]]) -> None:
+    """Raises BadConfig that names every number of the dataclass outside its [least, most], and every NaN."""
+    faults = []
+    for name, (least, most) in bounds.items():
+        value = getattr(values, name)
+        if not least <= value <= most:
+            bound = f"{least:g} or more" if most == math.inf else f"between {least:g} and {most:g}"
+            faults.append(f"{name} is {value:g}, not {bound}")
+    if faults:
+        raise BadConfig(f"[{section}]: {'; '.join(faults)}", hint="write numbers within these bounds")
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from mlx_plastic.errors import Busy, PlasticError
 from mlx_plastic.home import Home, settings
+from mlx_plastic.home.config import check_bounds
 from mlx_plastic.memory.embed import INSTALL, Embedder, find_embedder
 from mlx_plastic.memory.index import Hit, Index, IndexStats, store
 from mlx_plastic.memory.index.sync import Admit, follow, unread
@@ -31,6 +33,10 @@ class RetrievalConfig:
 
     model: bool = True  # find by meaning too, if an embedder is installed
     embed_s: float = 0.5  # how long a question may wait for vectors of new turns; the rest come meanwhile
+
+    def __post_init__(self) -> None:
+        """Raises BadConfig for a time that makes no sense."""
+        check_bounds("retrieval", self, {"embed_s": (0, math.inf)})
 
 
 class Recall:
@@ -237,7 +243,7 @@ def open_recall(memory: Memory, home: Home | None, *, model: bool | None = None)
     """
     from mlx_plastic.memory.index.admit import admission
 
-    config = settings(home, "retrieval", RetrievalConfig) if home else RetrievalConfig()
+    config = settings(home, "retrieval", RetrievalConfig)
     wanted = config.model if model is None else model
     admit, rules = admission(home)
     return Recall(

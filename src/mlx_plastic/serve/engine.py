@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from mlx_plastic.errors import PlasticError
+from mlx_plastic.home.config import check_bounds
 from mlx_plastic.memory import Memory
 from mlx_plastic.memory.records import exchanges
 from mlx_plastic.packs import Store
@@ -21,6 +23,14 @@ if TYPE_CHECKING:
     from mlx_plastic.serve.notes import Notes
 
 log = logging.getLogger(__name__)
+
+BOUNDS = {
+    "max_tokens": (1, math.inf),
+    "temperature": (0, math.inf),
+    "window_tokens": (1, math.inf),
+    "notes": (0, math.inf),
+    "least_match": (0, 1),
+}
 
 Count = Callable[[Sequence[Message]], int]  # tokens of a conversation as the base will see it
 
@@ -35,6 +45,10 @@ class ChatConfig:
     rag: bool = False  # look up what was said before, and show it to the base beside a question
     notes: int = 4  # turns that are looked up
     least_match: float = 0.4  # of the question that such a turn has to meet, in [0, 1]
+
+    def __post_init__(self) -> None:
+        """Raises BadConfig for a number that makes no sense."""
+        check_bounds("chat", self, BOUNDS)
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from mlx_plastic.errors import BadData
+from mlx_plastic.home.config import check_bounds
 from mlx_plastic.memory.tags import NO_RAG, NO_TRAIN, PRIVATE
 
 Route = Literal["weights", "retrieval", "both", "neither"]
@@ -24,6 +26,12 @@ class RouterConfig:
     pasted_chars: int = 80  # so much quoted or pasted text beside one's own is looked up as well
     correction_weight: float = 5.0  # of a turn that the person has routed, in lines of the seed set
     meaning: bool = False  # true: also by the sentence embedding, 6 ms a turn; needs the embedder
+
+    def __post_init__(self) -> None:
+        """Raises BadConfig for a number that makes no sense. abstain above 1: always both."""
+        check_bounds(
+            "router", self, dict.fromkeys(("abstain", "pasted_chars", "correction_weight"), (0, math.inf))
+        )
 
 
 @dataclass(frozen=True)
@@ -47,10 +55,6 @@ class Decision:
     def learned(self) -> bool:
         """Whether it may become a lesson."""
         return self.route in ("weights", "both") and bool(self.own.strip())
-
-    @property
-    def looked_up(self) -> bool:
-        return self.route in ("retrieval", "both")
 
     def as_dict(self) -> dict[str, Any]:
         return {

@@ -78,6 +78,8 @@ class TrainConfig:
         ]
         if self.steps <= 0 and self.epochs <= 0:
             faults.append("neither steps nor epochs is above 0")
+        if not math.isfinite(self.epochs):
+            faults.append(f"epochs is {self.epochs}, no number of times")
         if not 0 <= self.dropout < 1:
             faults.append(f"dropout is {self.dropout}, not in [0, 1)")
         if not 0 <= self.warmup_fraction <= 1:

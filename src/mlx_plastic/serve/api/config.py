@@ -2,8 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
+
+from mlx_plastic.home.config import check_bounds
+
+BOUNDS = {
+    "port": (0, 65_535),  # 0: any that is free
+    "max_tokens": (1, math.inf),
+    "body_kb": (1, math.inf),
+    "header_s": (0.01, math.inf),
+    "body_s": (0.01, math.inf),
+    "send_s": (0.01, math.inf),
+    "connections": (1, math.inf),
+    "requests": (1, math.inf),
+    "grace_s": (0, math.inf),
+}
 
 
 @dataclass(frozen=True)
@@ -26,3 +41,7 @@ class ServeConfig:
     connections: int = 512  # open at once
     requests: int = 80  # answered or waiting at once
     grace_s: float = 30.0  # for answers to end when the server goes down
+
+    def __post_init__(self) -> None:
+        """Raises BadConfig for a number that makes no sense."""
+        check_bounds("serve", self, BOUNDS)

@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+
+from mlx_plastic.home.config import check_bounds
+
+BOUNDS = {
+    "rows": (1, math.inf),
+    "queue": (0, math.inf),
+    "chunk_tokens": (1, math.inf),
+    "prefix_mb": (0, math.inf),
+    "prefixes": (0, math.inf),
+    "memory_share": (0, 1),
+    "idle_s": (0, math.inf),
+}
 
 
 @dataclass(frozen=True)
@@ -16,3 +29,7 @@ class BatchConfig:
     prefixes: int = 32  # conversations of which that is kept
     memory_share: float = 0.5  # of the free memory that what running requests have read may take
     idle_s: float = 0.0  # without a request, after which the base leaves memory; 0: never
+
+    def __post_init__(self) -> None:
+        """Raises BadConfig for a number that makes no sense."""
+        check_bounds("batch", self, BOUNDS)

@@ -15,7 +15,6 @@ from mlx_plastic.home import Home
 from mlx_plastic.memory.privacy import (
     PrivacyConfig,
     Span,
-    for_training,
     policy_for,
     read_policy,
     redact,
@@ -120,7 +119,7 @@ def test_what_was_found_once_is_found_wherever_it_stands() -> None:
         "so I typed kaktus77x and it worked",
         "kaktus77xy is another word",
     ]
-    done = for_training(turns)
+    done = redact_all(turns)
     assert done[1].text == "so I typed [SECRET_1] and it worked"
     assert done[2].text == turns[2]
     assert scan(turns[1]) == []  # control: alone it says nothing

@@ -16,6 +16,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from mlx_plastic.machine import available_cores
+
 Floats = npt.NDArray[np.float32]
 Tokens = npt.NDArray[np.int32]  # ids of one text
 
@@ -198,7 +200,7 @@ def share_cores() -> int:
     Its threads spin while they wait for each other, so one that finds no core stops all of them: measured on
     two busy cores 180 ms a question, and 21 on one thread. backend/blas.py does the same for MLX's.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = available_cores()
     spec = importlib.util.find_spec("numpy")
     beside = Path(spec.origin).parent.parent / "numpy.libs" if spec and spec.origin else Path()
     for path in beside.glob("libscipy_openblas64_*.so"):

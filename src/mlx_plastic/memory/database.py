@@ -128,7 +128,9 @@ def connect(path: Path | None) -> sqlite3.Connection:
                 _check(db, where)
                 db.execute("PRAGMA journal_mode = WAL").fetchone()
                 _migrate(db, where)
-                _close_modes(path)
+                for file in files(path):
+                    with contextlib.suppress(FileNotFoundError):
+                        file.chmod(0o600)
         except BaseException:
             db.close()
             raise
@@ -292,7 +294,7 @@ def _statements(script: str) -> Iterator[str]:
             part = ""
 
 
-def _close_modes(path: Path) -> None:
-    for suffix in ("", "-wal", "-shm"):
-        with contextlib.suppress(FileNotFoundError):
-            path.with_name(path.name + suffix).chmod(0o600)
+def files(path: Path | None) -> list[Path]:
+    """What there is of a database: itself and, while it is open, its journal and shared memory."""
+    beside = [path.with_name(path.name + suffix) for suffix in ("", "-wal", "-shm")] if path else []
+    return [file for file in beside if file.exists()]

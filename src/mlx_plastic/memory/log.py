@@ -318,11 +318,8 @@ class Memory:
         return self.guard.noted()
 
     def files(self) -> list[Path]:
-        """The files that hold the log: the database and, while it is open, its journal and index."""
-        if self.path is None:
-            return []
-        beside = (self.path.with_name(self.path.name + suffix) for suffix in ("", "-wal", "-shm"))
-        return [file for file in beside if file.exists()]
+        """The files that hold the log."""
+        return database.files(self.path)
 
     def recall(self, *, model: bool | None = None) -> Recall:
         """Finds again what was said; opened when first asked for. model: see `open_recall`."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from mlx_plastic.errors import BadData
 from mlx_plastic.evals import Speaker
 from mlx_plastic.memory import Turn
-from mlx_plastic.memory.privacy import for_training
+from mlx_plastic.memory.privacy import redact_all
 from mlx_plastic.samples import Message, Sample
 from mlx_plastic.sleep.lessons import LessonConfig
 from mlx_plastic.sleep.lessons.questions import questions_about
@@ -60,7 +60,7 @@ def read_statements(path: Path) -> tuple[list[Turn], int]:
         raise BadData(f"{path} holds {len(texts)} statements", hint=f"take at most {MOST_LINES} at a time")
     kept = [
         text
-        for text, done in zip(texts, for_training(texts), strict=True)
+        for text, done in zip(texts, redact_all(texts), strict=True)
         if done.text == text and not done.dropped
     ]
     now = datetime.now(UTC)

@@ -269,11 +269,7 @@ class Index:
         )
 
     def files(self) -> list[Path]:
-        """The database and, while it is open, its journal and shared memory."""
-        if self.path is None:
-            return []
-        beside = (self.path.with_name(self.path.name + suffix) for suffix in ("", "-wal", "-shm"))
-        return [file for file in beside if file.exists()]
+        return store.files(self.path)
 
     # -- for this room
 

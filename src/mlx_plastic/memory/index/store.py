@@ -14,12 +14,13 @@ from pathlib import Path
 from filelock import FileLock
 
 from mlx_plastic.errors import Busy, MemoryFault
-from mlx_plastic.memory.database import AGAIN, transaction
+from mlx_plastic.memory.database import AGAIN, LOOK, files, transaction
 
 __all__ = [
     "Damaged",
     "connect",
     "count",
+    "files",
     "identity",
     "plainly",
     "reading",
@@ -229,13 +230,9 @@ def plainly(path: Path | None) -> Iterator[None]:
             raise MemoryFault(
                 f"no space left for {where}; nothing was written", hint="free some disk space"
             ) from error
-        raise MemoryFault(
-            f"cannot use {where}: {error}", hint="check the folder's owner, modes and space"
-        ) from error
+        raise MemoryFault(f"cannot use {where}: {error}", hint=LOOK) from error
     except OSError as error:
-        raise MemoryFault(
-            f"cannot use {where}: {error.strerror}", hint="check the folder's owner, modes and space"
-        ) from error
+        raise MemoryFault(f"cannot use {where}: {error.strerror}", hint=LOOK) from error
 
 
 def _is_stale(error: sqlite3.Error, code: int) -> bool:

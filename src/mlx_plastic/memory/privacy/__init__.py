@@ -2,7 +2,7 @@
 
     scan(text)                     -> where is what, and how sure that is
     redact(text, policy)           -> the text with placeholders, and counts
-    for_training(texts, policy)    -> the same for a whole conversation, as it may be learned from
+    redact_all(texts, policy)      -> the same for a whole conversation
 
 All detectors are pure functions of the text: no network, no model, no more than linear time.
 """
@@ -18,7 +18,7 @@ from mlx_plastic.memory.privacy.policies import (
     policy_for,
     read_policy,
 )
-from mlx_plastic.memory.privacy.redact import Redacted, for_training, redact, redact_all
+from mlx_plastic.memory.privacy.redact import Redacted, redact, redact_all
 from mlx_plastic.memory.privacy.scan import scan, scan_all
 from mlx_plastic.memory.privacy.spans import KINDS, Kind, Span
 
@@ -34,7 +34,6 @@ __all__ = [
     "Redacted",
     "Rule",
     "Span",
-    "for_training",
     "policy_for",
     "read_policy",
     "redact",

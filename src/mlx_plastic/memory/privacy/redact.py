@@ -48,7 +48,7 @@ def redact_all(
     placeholders: Placeholders | None = None,
     reader: SecondReader | None = None,
 ) -> list[Redacted]:
-    """The texts of one conversation: a thing has one number in all of them.
+    """The texts of one conversation as the policy (None: training's) wants them: a thing has one number.
 
     placeholders: of its earlier texts. What was masked in those is masked in these, however it is said.
     reader: reads them too; what it names besides is masked as well.
@@ -76,11 +76,6 @@ def _read_again(
     ]
     reader.named += sum(len(after) - len(before) for before, after in zip(found, both, strict=True))
     return both
-
-
-def for_training(texts: Sequence[str], policy: Policy | None = None) -> list[Redacted]:
-    """The turns of one conversation as they may be learned from."""
-    return redact_all(texts, policy or policy_for("training"))
 
 
 def _redacted(text: str, spans: Sequence[Span], policy: Policy, placeholders: Placeholders) -> Redacted:

@@ -89,11 +89,6 @@ def own_words(text: str, spans: Iterable[Span]) -> str:
     return own if len(WORD.findall(own)) > 1 or len(own) == len(text.strip()) else ""
 
 
-def foreign_share(text: str, spans: Iterable[Span]) -> float:
-    """The share of the characters that are not the person's."""
-    return sum(s.end - s.start for s in spans if s.source != "person") / max(1, len(text))
-
-
 def _mark(owner: bytearray, start: int, end: int, source: Source) -> None:
     """Give [start, end) to the source, where it is still the person's."""
     code = SOURCES.index(source)

@@ -14,7 +14,6 @@ from mlx_plastic.memory.privacy import (
     Policy,
     PrivacyConfig,
     Redacted,
-    policy_for,
     read_policy,
     redact_all,
 )
@@ -40,11 +39,7 @@ class Guard:
         self._reader: SecondReader | None = None
 
     def policy(self, destination: Destination) -> Policy:
-        return (
-            policy_for(destination, PrivacyConfig())
-            if self._home is None
-            else read_policy(self._home, destination)
-        )
+        return read_policy(self._home, destination)
 
     @cached_property
     def _storage(self) -> Policy | None:
@@ -83,7 +78,7 @@ class Guard:
 
     def ask(self, base: Answers) -> None:
         """From now on this base reads lessons too, if config.toml wants a second reader. Raises BadConfig."""
-        config = settings(self._home, "privacy", PrivacyConfig) if self._home else PrivacyConfig()
+        config = settings(self._home, "privacy", PrivacyConfig)
         self._reader = SecondReader(base, config.second_reader_texts) if config.second_reader else None
 
     def learnable(self, talks: Iterable[Exchange]) -> list[Exchange]:

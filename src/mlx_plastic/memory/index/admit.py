@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 from mlx_plastic.home import Home
 from mlx_plastic.memory.index.sync import Admit
-from mlx_plastic.memory.privacy import PrivacyConfig, policy_for, read_policy, redact_all
+from mlx_plastic.memory.privacy import read_policy, redact_all
 
 
 def admission(home: Home | None) -> tuple[Admit, str]:
     """How turns are taken in, and the rules by which; what was taken in by other rules is not to be kept."""
-    policy = read_policy(home, "index") if home else policy_for("index", PrivacyConfig())
+    policy = read_policy(home, "index")
 
     def admit(texts: Sequence[str]) -> list[str | None]:
         """The texts of one conversation, redacted; None for one that is to be left out."""

@@ -124,6 +124,6 @@ def policy_for(destination: Destination, config: PrivacyConfig | None = None) ->
     return Policy(destination, MappingProxyType(rules), MappingProxyType(code), tuple(config.people))
 
 
-def read_policy(home: Home, destination: Destination) -> Policy:
-    """As config.toml has it. Raises BadConfig."""
+def read_policy(home: Home | None, destination: Destination) -> Policy:
+    """As config.toml has it; None: as shipped. Raises BadConfig."""
     return policy_for(destination, settings(home, "privacy", PrivacyConfig))

@@ -8,16 +8,8 @@ import pytest
 from mlx_plastic.backend import mx
 from mlx_plastic.compress.calibrate import shrunk
 from mlx_plastic.compress.gptq import error, gptq, metric
-from mlx_plastic.compress.schemes import (
-    KEPT,
-    Coded,
-    Scheme,
-    decode,
-    nearest,
-    pack,
-    schemes_for,
-    unpack,
-)
+from mlx_plastic.compress.schemes import KEPT, Coded, Scheme, decode, nearest, pack, schemes_for
+from mlx_plastic.survey.decoding import unpack
 
 
 def inputs(width: int = 64, rank: int | None = None, seed: int = 0) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 import numpy as np
 
-from mlx_plastic.compress.schemes import FLOATING, Scheme, nearest, schemes_for
+from mlx_plastic.compress.schemes import FLOATING, nearest, schemes_for
 from mlx_plastic.lowrank.factors import quantize_factors
 from mlx_plastic.lowrank.svd import Array, Method, Svd, relative_residual, truncated_svd
 
@@ -75,7 +75,7 @@ def _matrix(m: int, n: int, seed: int) -> Array:
 def _dense(m: int, n: int, w: Array | None, tick: Callable[[str], None]) -> list[Form]:
     whole = 2 * m * n
     found = [Form("float32", 2 * whole, 2.0, 0.0 if w is not None else None)]
-    floating = [Scheme(bits, group, mode) for mode, (bits, group) in FLOATING.items() if n % group == 0]
+    floating = [scheme for scheme in FLOATING if scheme.fits(n)]
     for scheme in [*reversed(schemes_for(n)), *floating]:
         tick(scheme.name)
         error = None

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mlx_plastic.compress.offers import Offer, Row
-from mlx_plastic.compress.schemes import BITS, FLOATING, GROUPS, WHOLE, Dtype, Scheme
+from mlx_plastic.compress.schemes import FLOATING, WHOLE, Dtype, Scheme
 from mlx_plastic.compress.solve import Solution, solve
 from mlx_plastic.errors import BadConfig
 from mlx_plastic.home import write_json
+from mlx_plastic.survey.schemes import AFFINE_BITS, AFFINE_GROUPS
 
 FORMAT_VERSION = 1
 UNITS = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
@@ -128,7 +129,7 @@ def _stuck(rows: Sequence[Row]) -> str:
     widths = sorted({row.cols for row in stuck})
     return (
         f"{len(stuck)} matrices with rows of {', '.join(map(str, widths))} numbers stay whole: MLX cuts rows "
-        f"into groups of {', '.join(map(str, GROUPS))}, or the model itself keeps them"
+        f"into groups of {', '.join(map(str, AFFINE_GROUPS))}, or the model itself keeps them"
     )
 
 
@@ -162,9 +163,10 @@ def read_plan(path: Path) -> Plan:
         raise BadConfig(f"{path} is no plan: {error}", hint="make it anew: compress plan") from error
     faults = [fault for m in matrices if (fault := _fault(m))]
     if faults:
+        bits, groups = (", ".join(map(str, known)) for known in (AFFINE_BITS, AFFINE_GROUPS))
         raise BadConfig(
             f"{path} asks for what cannot be:" + "".join(f"\n  - {fault}" for fault in faults[:20]),
-            hint=f"bits {', '.join(map(str, BITS))} or {WHOLE}, groups {', '.join(map(str, GROUPS))}",
+            hint=f"bits {bits} or {WHOLE}, groups {groups}",
         )
     return recounted(plan)
 
@@ -173,9 +175,9 @@ def _fault(m: Stored) -> str:
     if m.bits == WHOLE and m.mode == "affine":
         legal = True
     elif m.mode == "affine":
-        legal = m.bits in BITS and m.group_size in GROUPS
+        legal = m.bits in AFFINE_BITS and m.group_size in AFFINE_GROUPS
     else:
-        legal = m.mode in FLOATING and (m.bits, m.group_size) == FLOATING[m.mode]
+        legal = m.scheme in FLOATING
     if not legal:
         return f"{m.module}: {m.bits} bits in groups of {m.group_size}, {m.mode}"
     if not m.scheme.fits(m.cols):

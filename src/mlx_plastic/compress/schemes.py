@@ -11,13 +11,11 @@ import numpy as np
 
 from mlx_plastic.backend import mx
 from mlx_plastic.lowrank.svd import Array
+from mlx_plastic.survey.decoding import unpack
+from mlx_plastic.survey.schemes import AFFINE_BITS, AFFINE_GROUPS, FIXED, Mode
 
-Mode = Literal["affine", "mxfp4", "mxfp8", "nvfp4"]
 Dtype = Literal["float16", "bfloat16"]
 
-BITS = (2, 3, 4, 5, 6, 8)  # of affine quantization in MLX
-GROUPS = (32, 64, 128)
-FLOATING: dict[Mode, tuple[int, int]] = {"mxfp4": (4, 32), "mxfp8": (8, 32), "nvfp4": (4, 16)}  # bits, group
 WHOLE = 16  # bits of a matrix that is not quantized
 PAIR_BYTES = 4  # scale and bias of an affine group, 16 bits each
 
@@ -61,6 +59,7 @@ class Scheme:
 
 
 KEPT = Scheme(WHOLE)
+FLOATING = [Scheme(bits, group, mode) for mode, (bits, group) in FIXED.items()]
 
 
 def schemes_for(width: int, *, floor: int = 2, floating: bool = False) -> list[Scheme]:
@@ -68,9 +67,9 @@ def schemes_for(width: int, *, floor: int = 2, floating: bool = False) -> list[S
 
     floor: the fewest bits. floating: mxfp4, mxfp8 and nvfp4 too. A width that no group divides has one only.
     """
-    found = [Scheme(bits, group) for bits in BITS if bits >= floor for group in GROUPS]
+    found = [Scheme(bits, group) for bits in AFFINE_BITS if bits >= floor for group in AFFINE_GROUPS]
     if floating:
-        found += [Scheme(bits, group, mode) for mode, (bits, group) in FLOATING.items() if bits >= floor]
+        found += [s for s in FLOATING if s.bits >= floor]
     fitting = [scheme for scheme in found if scheme.fits(width)]
     return [*sorted(fitting, key=lambda s: s.nbytes((1, width))), KEPT]
 
@@ -117,14 +116,6 @@ def pack(codes: Array, bits: int) -> Array:
     spread = ((codes[..., None].astype(np.uint8) >> lanes) & 1).reshape(*codes.shape[:-1], width * bits)
     packed = np.packbits(spread, axis=-1, bitorder="little")
     return np.ascontiguousarray(packed).view("<u4")
-
-
-def unpack(packed: Array, bits: int) -> Array:
-    """What `pack` packed: codes (..., in) uint8."""
-    flat = np.unpackbits(np.ascontiguousarray(packed).view(np.uint8), axis=-1, bitorder="little")
-    lanes = flat.reshape(*packed.shape[:-1], -1, bits)
-    codes: Array = (lanes << np.arange(bits, dtype=np.uint8)).sum(axis=-1, dtype=np.uint8)
-    return codes
 
 
 def decode(weight: mx.array, scales: mx.array, biases: mx.array | None, scheme: Scheme) -> Array:

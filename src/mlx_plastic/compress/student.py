@@ -12,7 +12,7 @@ import numpy as np
 from mlx_plastic.backend import is_slow_low_precision, mx, tree_unflatten
 from mlx_plastic.base.model import load_lazily
 from mlx_plastic.base.widen import dequantized, is_packed, widen
-from mlx_plastic.compress.schemes import unpack
+from mlx_plastic.survey.decoding import unpack
 
 Moves = dict[str, dict[str, mx.array]]  # path -> {"scales", "biases"}: how far each is moved, in steps
 Stored = dict[str, dict[str, mx.array]]  # path -> {"scales", "biases"} in the 16 bits of the checkpoint

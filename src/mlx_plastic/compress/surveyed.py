@@ -10,9 +10,10 @@ from typing import Any
 
 from mlx_plastic.base.weights import Weights
 from mlx_plastic.compress.offers import Offer, Row, allowed_by, prior
-from mlx_plastic.compress.schemes import KEPT, Mode, Scheme
+from mlx_plastic.compress.schemes import KEPT, Scheme
 from mlx_plastic.compress.taps import storable
 from mlx_plastic.errors import BadConfig
+from mlx_plastic.survey.schemes import Mode
 
 EXPERT = re.compile(r"^(?P<head>.*)\.experts\.\d+\.(?P<leaf>\w+)$")
 LEAVES = {"w1": "gate_proj", "w2": "down_proj", "w3": "up_proj"}

@@ -14,7 +14,7 @@ ScaleType = Literal["bfloat16", "float16", "float32"]
 
 AFFINE_BITS = (2, 3, 4, 5, 6, 8)
 AFFINE_GROUPS = (32, 64, 128)
-FIXED: dict[str, tuple[int, int]] = {"mxfp4": (4, 32), "mxfp8": (8, 32), "nvfp4": (4, 16)}  # bits, group size
+FIXED: dict[Mode, tuple[int, int]] = {"mxfp4": (4, 32), "mxfp8": (8, 32), "nvfp4": (4, 16)}  # bits, group
 SCALE_BITS = {"bfloat16": 16, "float16": 16, "float32": 32}
 LEGAL = (
     "affine with bits 2, 3, 4, 5, 6 or 8 and group size 32, 64 or 128; "
@@ -80,7 +80,7 @@ def _read(one: Any, where: str) -> Scheme | None:
     if one.get("enabled", True) is False:
         return None
     mode: Any = one.get("mode", "affine")
-    fixed = FIXED.get(str(mode), (4, 64))
+    fixed = next((of for known, of in FIXED.items() if known == mode), (4, 64))
     bits, group = one.get("bits", fixed[0]), one.get("group_size", fixed[1])
     name = one.get("name") or f"{mode}_q{bits}_g{group}"
     legal = mode in get_args(Mode) and type(bits) is int and type(group) is int and isinstance(name, str)

@@ -367,6 +367,27 @@ class Memory:
         """The same for each of the rows. Inside `writing`."""
         self._db.executemany(sql, rows)
 
+    def placed(self, where: str, values: Mapping[str, object]) -> list[tuple[int, Turn]]:
+        """The turns of which a condition in SQL holds, in order, each with its place in the log."""
+        rows = self.run(
+            "SELECT seq, id, conversation, role, content, created_at, origin, worn, interrupted, undone,"
+            f" (SELECT group_concat(tag) FROM tags WHERE turn = id) FROM turns WHERE {where} ORDER BY seq",
+            values,
+        )
+        return [
+            (
+                seq,
+                Turn(
+                    *(i, c, role, text, parse_time(at), origin),
+                    worn=tuple(json.loads(worn)),
+                    tags=frozenset(tags.split(",")) if tags else frozenset(),
+                    interrupted=bool(interrupted),
+                    undone=bool(undone),
+                ),
+            )
+            for seq, i, c, role, text, at, origin, worn, interrupted, undone, tags in rows
+        ]
+
     def now(self) -> datetime:
         return datetime.now(UTC)
 
@@ -449,21 +470,7 @@ class Memory:
         return self._select("id = :ref OR conversation = :ref", {"ref": names[0][0]})
 
     def _select(self, where: str, values: Mapping[str, str | None]) -> list[Turn]:
-        rows = self.run(
-            "SELECT id, conversation, role, content, created_at, origin, worn, interrupted, undone,"
-            f" (SELECT group_concat(tag) FROM tags WHERE turn = id) FROM turns WHERE {where} ORDER BY seq",
-            values,
-        )
-        return [
-            Turn(
-                *(i, c, role, text, parse_time(at), origin),
-                worn=tuple(json.loads(worn)),
-                tags=frozenset(tags.split(",")) if tags else frozenset(),
-                interrupted=bool(interrupted),
-                undone=bool(undone),
-            )
-            for i, c, role, text, at, origin, worn, interrupted, undone, tags in rows
-        ]
+        return [turn for _, turn in self.placed(where, values)]
 
     def _id(self, kind: str) -> str:
         """kind, 12 characters of time in microseconds (never the same twice in one process), 8 of chance."""

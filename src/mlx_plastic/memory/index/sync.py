@@ -6,7 +6,6 @@ transaction as what it took from them. So it loses nothing when it is killed, an
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlx_plastic.memory.index.index import Index
 from mlx_plastic.memory.index.records import Item
-from mlx_plastic.memory.records import Turn, exchanges, parse_time
+from mlx_plastic.memory.records import Turn, exchanges
 from mlx_plastic.memory.tags import NO_RAG, PRIVATE
 
 if TYPE_CHECKING:
@@ -42,11 +41,10 @@ def follow(
         with index.writing():
             changed, gone = _changed(memory, index)
             new = _new(memory, index)
-            there = {turn for turn in gone if _holds(index, turn)}
-            orphans = index.drop(gone)
-            for conversation in _conversations(memory, [*changed, *orphans, *new]):
-                _settle(memory, index, admit, conversation, {*changed, *orphans, *new})
-            forgotten = forgotten or bool(there)
+            forgotten = forgotten or any(_holds(index, turn) for turn in gone)
+            touched = [*changed, *index.drop(gone), *new]
+            for conversation in _conversations(memory, touched):
+                _settle(memory, index, admit, conversation, set(touched))
         done += len(new)
         if on_progress:
             on_progress(done, max(done, total))
@@ -150,24 +148,8 @@ def _spoken(memory: Memory, conversation: str, touched: set[str]) -> list[tuple[
         "SELECT MAX(seq) FROM turns WHERE conversation = ? AND seq <= ? AND role = 'user' AND NOT undone",
         [conversation, first],
     )[0]
-    rows = memory.run(
-        "SELECT seq, id, role, content, created_at, worn, undone,"
-        " (SELECT group_concat(tag) FROM tags WHERE turn = id) FROM turns"
-        " WHERE conversation = ? AND seq >= ? ORDER BY seq",
-        [conversation, min(first, start if start is not None else first)],
-    )
-    return [(row[0], _turn(conversation, *row[1:])) for row in rows]
-
-
-def _turn(
-    conversation: str, turn: str, role: Any, content: str, at: str, worn: str, undone: int, tags: str | None
-) -> Turn:
-    return Turn(
-        *(turn, conversation, role, content, parse_time(at)),
-        worn=tuple(json.loads(worn)),
-        tags=frozenset(tags.split(",")) if tags else frozenset(),
-        undone=bool(undone),
-    )
+    begin = min(first, start if start is not None else first)
+    return memory.placed("conversation = :talk AND seq >= :begin", {"talk": conversation, "begin": begin})
 
 
 def _item(place: int, turn: Turn, text: str) -> Item:

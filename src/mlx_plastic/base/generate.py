@@ -172,7 +172,7 @@ def trimmed(pieces: Iterator[str], stops: Sequence[str]) -> Iterator[str]:
         text += piece
         cut = until(text, stops)
         stopped = len(cut) < len(text)
-        sure = (cut if stopped else _settled(text, stops)).strip()
+        sure = (cut if stopped else settled(text, stops)).strip()
         if len(sure) > said:
             yield sure[said:]
             said = len(sure)
@@ -182,7 +182,7 @@ def trimmed(pieces: Iterator[str], stops: Sequence[str]) -> Iterator[str]:
         yield rest
 
 
-def _settled(text: str, stops: Sequence[str]) -> str:
+def settled(text: str, stops: Sequence[str]) -> str:
     """The text without an ending that may turn out to be the beginning of a stop."""
     doubt = [n for stop in stops for n in range(1, len(stop)) if text.endswith(stop[:n])]
     return text[: len(text) - max(doubt, default=0)]

@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
+from starlette.requests import HTTPConnection
 from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -81,13 +82,14 @@ class Guard:
     # -- who
 
     def _check(self, scope: Scope) -> None:
-        headers = Headers(scope=scope)
+        connection = HTTPConnection(scope)
+        headers = connection.headers
         if len(headers.getlist("host")) != 1 or not self._is_ours(_name(headers["host"])):
             raise ApiError(
                 403, "this host name is not one of this server's; see hosts in [serve]", code="host"
             )
         self._check_origin(scope, headers)
-        if not self._is_open(scope["path"]) and not self.keys.lets_in(_key(headers)):
+        if not self._is_open(scope["path"]) and not self.keys.lets_in(_key(connection)):
             if scope["method"] == "GET" and "text/html" in headers.get("accept", ""):
                 raise NeedsKey
             raise ApiError(401, "a key is needed: Authorization: Bearer ...", code="invalid_api_key")
@@ -186,14 +188,12 @@ def _name(host: str) -> str:
         return ""
 
 
-def _key(headers: Headers) -> str:
+def _key(connection: HTTPConnection) -> str:
+    headers = connection.headers
     kind, _, key = headers.get("authorization", "").partition(" ")
     if kind.lower() == "bearer" and key:
         return key.strip()
-    if found := headers.get("x-api-key"):
-        return found
-    cookies = (part.strip().partition("=") for part in headers.get("cookie", "").split(";"))
-    return next((value for name, _, value in cookies if name == COOKIE), "")
+    return headers.get("x-api-key") or connection.cookies.get(COOKIE, "")
 
 
 def json_only(headers: Any) -> None:

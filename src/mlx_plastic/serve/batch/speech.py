@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from mlx_plastic.base.generate import until
+from mlx_plastic.base.generate import settled, until
 
 
 class Speech:
@@ -41,7 +41,7 @@ class Speech:
             rest = self._text[len(cut) :]
             self.matched = next(stop for stop in self._stops if rest.startswith(stop))
             last = True
-        sure = cut if last else cut[: len(cut) - self._doubtful(cut)]
+        sure = cut if last else settled(cut, self._stops)
         if self._strip:
             sure = self._stripped(sure, last=last)
         self._text = "" if last else self._text[len(sure) :]
@@ -52,9 +52,3 @@ class Speech:
     def _stripped(self, sure: str, *, last: bool) -> str:
         """Space at the end waits: it may turn out to be the end of the whole."""
         return sure if last else sure[: len(sure.rstrip())] if sure.strip() else ""
-
-    def _doubtful(self, text: str) -> int:
-        """How many characters at the end may be the beginning of a stop."""
-        return max(
-            (n for stop in self._stops for n in range(1, len(stop)) if text.endswith(stop[:n])), default=0
-        )

@@ -79,11 +79,11 @@ class Diary:
         return [turn.id for turn in self._memory.turns(conversation=entry.conversation)]
 
     def _again(self, known: Entry, retry: bool) -> bool:
-        if not retry and time.monotonic() - known.at > AGAIN_S:
-            return False
-        turns = self._memory.turns(conversation=known.conversation)
-        asked = [turn.id for turn in turns if turn.role == "user"]
-        return asked[-1:] == [known.turn]
+        return (retry or time.monotonic() - known.at <= AGAIN_S) and self._is_last(known)
+
+    def _is_last(self, known: Entry) -> bool:
+        """Whether it is still the last question of its conversation."""
+        return [t.id for t in self._memory.last_exchange(known.conversation)[:1]] == [known.turn]
 
     def _asked_again(self, known: Entry, text: str, tags: Iterable[str]) -> Entry:
         """Without an answer so far the question stands; else both are taken back and it is asked anew."""
@@ -105,10 +105,7 @@ class Diary:
             return None
         asked, told = digests(earlier[: places[-1] + 1])
         known = self._questions.get(told) or self._questions.get(asked)
-        if known is None:
-            return None
-        turns = self._memory.turns(conversation=known.conversation)
-        return known if [t.id for t in turns if t.role == "user"][-1:] == [known.turn] else None
+        return known if known and self._is_last(known) else None
 
     def _logged(self, conversation: str, text: str, asked: bytes, told: bytes, tags: Iterable[str]) -> Entry:
         turn = self._memory.remember(conversation, "user", text, tags=tags)

@@ -408,7 +408,8 @@ def test_a_second_process_that_writes_the_same_checkpoint_is_refused(
 def test_a_full_disk_is_told_before_anything_is_written_and_while(
     checkpoint: Path, planned: tuple[Plan, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mlx_plastic.compress.apply.free_bytes", lambda folder: 1000)
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
     with pytest.raises(PlasticError, match="1000 are free"):
         apply(planned[0], str(checkpoint), tmp_path / "out", Applying())
     assert list(tmp_path.iterdir()) == []

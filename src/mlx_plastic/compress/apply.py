@@ -30,7 +30,7 @@ from mlx_plastic.compress.plan import Plan, Stored, by_module
 from mlx_plastic.compress.price import stored_dtype
 from mlx_plastic.compress.revise import TUNED, revise
 from mlx_plastic.compress.schemes import decode, pack, rounded
-from mlx_plastic.compress.shards import Shards, carry, free_bytes
+from mlx_plastic.compress.shards import Shards, carry
 from mlx_plastic.compress.taps import storable
 from mlx_plastic.compress.tune import Tuning, check_memory
 from mlx_plastic.errors import BadConfig, BaseMismatch, Busy, NoRoom, PlasticError, Taken
@@ -114,7 +114,7 @@ def apply(
             with contextlib.suppress(OSError):
                 part.rmdir()
             raise Taken(f"{out} exists", hint="name a new folder, or remove that one")
-        return _apply(plan, ref, weights, out, how, store, data, cache, tick or (lambda *_: None))
+        return _apply(plan, ref, weights, part, out, how, store, data, cache, tick or (lambda *_: None))
 
 
 @contextlib.contextmanager
@@ -139,6 +139,7 @@ def _apply(
     plan: Plan,
     ref: str,
     weights: Weights,
+    part: Path,
     out: Path,
     how: Applying,
     store: Metrics | None,
@@ -148,7 +149,6 @@ def _apply(
 ) -> Applied:
     reset_peak_memory()
     began = time.perf_counter()
-    part = out.with_name(f".{out.name}.part")
     identity = _identity(plan, how, weights)
     tensors = list(layout(weights, plan))
     shards = Shards(part, tensors, identity)
@@ -283,7 +283,7 @@ def _parked(part: Path, plan: Plan, *, fresh: bool) -> Parked:
 
 
 def _check_room(part: Path, shards: Shards) -> None:
-    free = free_bytes(part)
+    free = shutil.disk_usage(part).free
     if shards.bytes_left > free:
         if not shards.done:
             shutil.rmtree(part, ignore_errors=True)
@@ -329,8 +329,9 @@ def _write(
 def _park(weights: Weights, part: Path, plan: Plan, how: Applying, parked: Parked) -> None:
     """Park what `part`, which is whole but for that, has lost of each matrix."""
     layers = storable(load_lazily(part)[0]) if how.park != "none" else {}
+    chosen = by_module(plan)
     for path, layer in layers.items():
-        matrix = by_module(plan).get(path)
+        matrix = chosen.get(path)
         if matrix is None or not _may_park(matrix, how):
             continue
         w = weights.take(f"{path}.weight")

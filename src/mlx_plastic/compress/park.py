@@ -78,9 +78,10 @@ class Parked:
         write_atomic(self.folder / name, data)
         digest = hashlib.sha256(before.tobytes()).hexdigest()
         self.modules[module] = Sleeping(module, name, len(data), rank, digest)
-        self._keep()
+        self.keep()
 
-    def _keep(self) -> None:
+    def keep(self) -> None:
+        """Write which matrices are parked."""
         modules = {name: vars(entry) for name, entry in self.modules.items()}
         write_json(
             self.folder / INDEX,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -24,6 +25,7 @@ JOURNAL = "journal.json"
 class _Place:
     shard: str
     offset: int  # of its first byte in the file
+    nbytes: int
 
 
 class Shards:
@@ -43,7 +45,7 @@ class Shards:
             self.headers[shard] = header(group)
             start = len(self.headers[shard])
             for tensor in group:
-                self.places[tensor.name] = _Place(shard, start)
+                self.places[tensor.name] = _Place(shard, start, tensor.nbytes)
                 start += tensor.nbytes
         layout = b"".join(self.headers.values())  # another version may write other tensors
         self.identity = hashlib.sha256(identity.encode("utf-8") + layout).hexdigest()
@@ -80,24 +82,17 @@ class Shards:
             with open(path, "r+b" if path.exists() else "w+b") as file:
                 file.write(self.headers[place.shard])
                 file.truncate(place.offset)  # what a crash left of this tensor, or of later ones
-                file.seek(place.offset)
-                file.write(np.ascontiguousarray(array).view(np.uint8).data if array.size else b"")
-                file.flush()
-                sync(file.fileno())
+                _put(file, place, array)
         self.done += len(named)
         write_json(self.folder / JOURNAL, {"identity": self.identity, "done": self.done})
 
     def replace(self, name: str, array: Array) -> None:
         """Put other values in the place of a tensor that was written; on the disk when this returns."""
         place = self.places[name]
-        (tensor,) = (t for t in self.tensors if t.name == name)
-        if array.nbytes != tensor.nbytes:
-            raise AssertionError(f"{name} of {array.nbytes} bytes, where {tensor} stands")
+        if array.nbytes != place.nbytes:
+            raise AssertionError(f"{name} of {array.nbytes} bytes, where {place.nbytes} stand")
         with open(self.folder / place.shard, "r+b") as file:
-            file.seek(place.offset)
-            file.write(np.ascontiguousarray(array).view(np.uint8).data)
-            file.flush()
-            sync(file.fileno())
+            _put(file, place, array)
 
     def close(self) -> None:
         """The index that names them all; the journal goes."""
@@ -105,6 +100,13 @@ class Shards:
         about = {"total_size": self.total_bytes}
         write_json(self.folder / INDEX, {"metadata": about, "weight_map": dict(sorted(where.items()))})
         (self.folder / JOURNAL).unlink(missing_ok=True)
+
+
+def _put(file: BinaryIO, place: _Place, array: Array) -> None:
+    file.seek(place.offset)
+    file.write(np.ascontiguousarray(array).view(np.uint8).data if array.size else b"")
+    file.flush()
+    sync(file.fileno())
 
 
 CARRIED = re.compile(
@@ -122,12 +124,6 @@ def carry(source: Path, out: Path) -> list[str]:
     for file in sorted(source.iterdir()):
         name = "README.base.md" if file.name.lower() == "readme.md" else file.name
         if file.is_file() and (CARRIED.match(file.name) or name != file.name):
-            data = file.read_bytes()
-            (out / name).write_bytes(data)
+            shutil.copyfile(file, out / name)
             found.append(name)
     return found
-
-
-def free_bytes(folder: Path) -> int:
-    stat = os.statvfs(folder)
-    return stat.f_bavail * stat.f_frsize

@@ -14,7 +14,7 @@ from mlx_plastic.backend import mx
 from mlx_plastic.base.sharding import Tensor, bits_of
 from mlx_plastic.base.weights import PACKING, Weights, open_weights
 from mlx_plastic.compress.apply import META
-from mlx_plastic.compress.park import FOLDER, INDEX, Parked
+from mlx_plastic.compress.park import FOLDER, Parked
 from mlx_plastic.compress.schemes import WHOLE, Scheme, decode
 from mlx_plastic.compress.shards import Shards, carry
 from mlx_plastic.errors import BadCheckpoint, Taken
@@ -139,9 +139,7 @@ def _finish(folder: Path, part: Path, wanted: Sequence[str], parked: Parked) -> 
     write_json(part / META, {**meta, "woken": list(wanted)})
     left = {name: entry for name, entry in parked.modules.items() if name not in wanted}
     if left:
-        (part / FOLDER).mkdir()
+        still = Parked(part / FOLDER, parked.dtype, left)
+        still.keep()
         for entry in left.values():
-            shutil.copyfile(folder / FOLDER / entry.file, part / FOLDER / entry.file)
-        index = json.loads((folder / FOLDER / INDEX).read_bytes())
-        index["modules"] = {name: vars(entry) for name, entry in left.items()}
-        write_json(part / FOLDER / INDEX, index)
+            shutil.copyfile(parked.folder / entry.file, still.folder / entry.file)

@@ -57,14 +57,13 @@ def judge(
     data: Path,
     bounds: Bounds,
     *,
-    tasks: Path | None = None,
     harness: bool = True,
     cache: Path | None = None,
     tick: Tick | None = None,
 ) -> Judged:
     """Hold the checkpoint in `folder` against `ref`: on the share of `data` kept for judging, and on tasks.
 
-    tasks: a file of them instead of the built-in ones. One of the two models is in memory at a time.
+    One of the two models is in memory at a time.
     """
     from mlx_plastic.base import load_base  # late: the bounds alone need no MLX
     from mlx_plastic.compress.texts import read_texts
@@ -72,7 +71,7 @@ def judge(
 
     tell = tick or (lambda *_: None)
     base = load_base(ref, cache=cache)
-    asked = load_tasks(tasks) if harness else []
+    asked = load_tasks() if harness else []
     texts = read_texts(base, data, tokens=1).judged
     steps, total = itertools.count(1), 2 * len(texts)
 

@@ -265,16 +265,14 @@ class PlasticityManager:
         return self.config.budget * times if self.config.budget else math.inf
 
 
-def carry_out(
-    decision: Decision, layer: Plastic, *, step: int, loss: float | None, seed: int, soft: bool = False
-) -> Event:
+def carry_out(decision: Decision, layer: Plastic, *, step: int, loss: float | None, seed: int) -> Event:
     """Do it to the layer; one log line."""
     before = layer.rank
     if decision.kind == "grow":
         own = zlib.crc32(decision.layer.encode("utf-8"))  # else layers of one width would begin alike
         ids = layer.grow(decision.count, seed=seed + own)
     elif decision.kind == "shrink":
-        ids = layer.shrink(decision.threshold, soft=soft)
+        ids = layer.shrink(decision.threshold, soft=False)
     else:
         ids = layer.wake(decision.ids)
     event = Event(

@@ -76,7 +76,6 @@ class Why:
     temperature: float = 0.0
     seed: int = 0
     answer_tokens: int = 0
-    first_piece_s: float = 0.0
     seconds: float = 0.0
     interrupted: bool = False
     recalled: tuple[str, ...] = ()
@@ -216,8 +215,6 @@ class Engine:
         try:
             for piece in pieces_of:
                 pieces.append(piece)
-                if len(pieces) == 1:
-                    why = replace(why, first_piece_s=time.perf_counter() - start)
                 yield piece
             whole = True
         finally:  # also when closed early, or stopped by Ctrl-C
@@ -264,16 +261,18 @@ def fit(said: Sequence[Message], count: Count, *, window_tokens: int, max_tokens
     # a message is a token at least, so most of a very long conversation need not be counted
     low = max(0, len(groups) - limit)
     high = len(groups) - 1
-    if (shortest := count(since(high))) > limit:
+    if (tokens := count(since(high))) > limit:
         raise PlasticError(
-            f"the last message is too long: with it the prompt has {shortest} tokens, and {limit} fit",
+            f"the last message is too long: with it the prompt has {tokens} tokens, and {limit} fit",
             hint="say it in parts, or lower --max-tokens",
         )
     while low < high:  # the smallest start that fits
         middle = (low + high) // 2
-        low, high = (low, middle) if count(since(middle)) <= limit else (middle + 1, high)
+        if (longer := count(since(middle))) <= limit:
+            high, tokens = middle, longer
+        else:
+            low = middle + 1
     messages = since(high)
-    tokens = count(messages)
     whole = len(system) + sum(map(len, groups[high:]))
     return Prompt(
         tuple(messages), tokens, min(max_tokens, window_tokens - tokens), high, whole - len(messages)

@@ -17,8 +17,8 @@ class Doors:
     samples, scores; and tasks_lost, tasks_won. plan_forget: what forgetting these turns would do: ids, packs,
     rebuild, seconds. forget: does it, as planned. runs: folders that may hold surveys."""
 
-    nights: Callable[[], Sequence[Any]] = tuple
-    difference: Callable[[Any, Any], dict[str, Any]] | None = None
-    plan_forget: Callable[[Sequence[Turn]], Any] | None = None
-    forget: Callable[[Any], Any] | None = None
-    runs: tuple[Path, ...] = ()
+    nights: Callable[[], Sequence[Any]]
+    difference: Callable[[Any, Any], dict[str, Any]]
+    plan_forget: Callable[[Sequence[Turn]], Any]
+    forget: Callable[[Any], Any]
+    runs: tuple[Path, ...]

@@ -132,16 +132,12 @@ class Dashboard:
 
     async def plan_forget(self, request: Request) -> Response:
         turns = await in_thread(self._turns, request)
-        plan = await in_thread(self.doors.plan_forget, turns) if self.doors.plan_forget else None
+        plan = await in_thread(self.doors.plan_forget, turns)
         return page("forget.html", title="Forget", turns=turns, plan=plan)
 
     async def forget(self, request: Request) -> Response:
         turns = await in_thread(self._turns, request)
-        if self.doors.forget is None or self.doors.plan_forget is None:
-            await in_thread(self.log.forget, [turn.id for turn in turns])
-        else:
-            plan = await in_thread(self.doors.plan_forget, turns)
-            await in_thread(self.doors.forget, plan)
+        await in_thread(lambda: self.doors.forget(self.doors.plan_forget(turns)))
         return RedirectResponse("/", 303)
 
     async def no_train(self, request: Request) -> Response:
@@ -188,7 +184,7 @@ class Dashboard:
     async def diff(self, request: Request) -> Response:
         """Two nights side by side: those asked for, else the latest two."""
         journals = await in_thread(self.doors.nights)
-        if self.doors.difference is None or len(journals) < 2:
+        if len(journals) < 2:
             raise ApiError(404, "there are no two nights to compare")
         given = [request.query_params.get(name, "") for name in ("one", "two")]
         one, two = (

@@ -93,7 +93,7 @@ def night_row(journal: Any) -> dict[str, Any]:
         "stages": list(record.stages),
         "seconds": sum(stage.seconds for stage in record.stages.values()),
         "reasons": list(record.reasons),
-        "worn_before": " + ".join(record.worn_before) or "no pack",
+        "worn_before": record.worn_before,
     }
 
 
@@ -166,7 +166,6 @@ def packs(store: Store) -> list[dict[str, Any]]:
             "base": entry.manifest.base_id if entry.manifest else "",
             "created": entry.manifest.created if entry.manifest else "",
             "turns": len(entry.manifest.lineage) if entry.manifest else 0,
-            "parents": list(entry.manifest.parents) if entry.manifest else [],
         }
         for entry in store.entries()
     ]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import re
 import shutil
@@ -140,16 +139,6 @@ def refuse(folder: Path, faults: list[str], hint: str = "") -> None:
             f"{folder} cannot be taken in:" + "".join(f"\n  - {fault}" for fault in shown),
             hint=hint or "get the adapter again from where it came",
         )
-
-
-def array(tensors: Tensors, name: str) -> Array:
-    """A tensor in float16 or float32; bfloat16 is widened, which loses nothing."""
-    entry = tensors.entries[name]
-    if entry.dtype != "BF16":
-        return tensors.array(name)
-    count, start = math.prod(entry.shape), tensors.body + entry.start
-    high = np.frombuffer(tensors.data, "<u2", count, start).astype(np.uint32)
-    return (high << 16).view(np.float32).reshape(entry.shape)
 
 
 def entry_faults(name: str, path: str, entry: Entry) -> list[str]:

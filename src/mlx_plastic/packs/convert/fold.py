@@ -12,7 +12,6 @@ from mlx_plastic.packs.algebra.updates import norm
 from mlx_plastic.packs.format.tensors import Array, Factors
 
 WORST_ERROR = 0.01  # relative, of one module's update: beyond it float16 cannot hold that module
-HALF_MAX = float(np.finfo(np.float16).max)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,6 @@ from mlx_plastic.lowrank.layers import linear_layers
 from mlx_plastic.packs.convert.files import (
     CONFIG,
     Foreign,
-    array,
     config_file,
     digest,
     entry_faults,
@@ -77,7 +76,7 @@ def read(folder: Path) -> Foreign:
     refuse(folder, faults, "only what is W + scale * B @ A can become a pack")
     paths = sorted({match[1] for name in tensors.entries if (match := _NAME.fullmatch(name))})
     pairs = {
-        path: (_turned(array(tensors, f"{path}.lora_a")), _turned(array(tensors, f"{path}.lora_b")))
+        path: (_turned(tensors.array(f"{path}.lora_a")), _turned(tensors.array(f"{path}.lora_b")))
         for path in paths
     }
     refuse(folder, [fault for path, (a, b) in pairs.items() for fault in pair_faults(path, a, b)])

@@ -19,7 +19,6 @@ from mlx_plastic.packs.convert.files import (
     CONFIG,
     MAX_PATH,
     Foreign,
-    array,
     config_file,
     digest,
     entry_faults,
@@ -171,7 +170,7 @@ def read(folder: Path) -> Foreign:
 
 
 def _pair(tensors: Tensors, path: str) -> tuple[Any, Any]:
-    a, b = (array(tensors, f"{PREFIX}{path}.lora_{part}.weight") for part in "AB")
+    a, b = (tensors.array(f"{PREFIX}{path}.lora_{part}.weight") for part in "AB")
     return a, b
 
 

@@ -28,13 +28,13 @@ from models import make_llama
 from mlx_plastic.backend import BLAS, mx
 from mlx_plastic.base import Base, load_base, targets
 from mlx_plastic.base.widen import count_parameters
-from mlx_plastic.lowrank.layers import dims
+from mlx_plastic.lowrank.layers import dims, unwrap
 from mlx_plastic.lowrank.svd import product_svd, truncated_svd
 from mlx_plastic.packs import DataCard, Factors, Pack, RunCard, make_manifest, read_pack, write_pack
 from mlx_plastic.packs.algebra.compose import Parent, compose
 from mlx_plastic.packs.convert import export_pack
-from mlx_plastic.packs.wear.attach import attached
-from mlx_plastic.packs.wear.wardrobe import Wardrobe
+from mlx_plastic.packs.wear.attach import attach, attached
+from mlx_plastic.packs.wear.mixed import Mixer
 
 TOKENS = 64  # of the text whose logits are compared
 WEIGHTS = (1.0, 0.7)  # of the composed packs; no power of two of each other, which is the hard case
@@ -80,27 +80,30 @@ def spread(name: str, laps: list[float]) -> dict[str, float]:
 
 
 def swapping(base: Base, packs: list[Pack], folders: list[Path], times: int) -> dict[str, float]:
-    """From memory: two packs in turn, made ready before. From disk: read, verified, made ready and worn."""
+    """From memory: two packs in turn, made ready before, as serve has it. From disk: read, verified and worn,
+    as a chat has it that finds another pack active.
+    """
     turn = [0]
 
     def other() -> int:
         turn[0] ^= 1
         return turn[0]
 
-    wardrobe = Wardrobe(base.model, base.fingerprint)
+    mixer = Mixer(base.model, base.fingerprint)
+    outfits = [mixer.admit({"p": pack}) for pack in packs]
 
     def from_memory() -> None:
-        wardrobe.wear({"p": packs[other()]})
+        mixer.dress([outfits[other()]])
 
     def from_disk() -> None:
-        wardrobe.clear()
-        wardrobe.wear({"p": read_pack(folders[other()])})
+        attach(base.model, {"p": read_pack(folders[other()])}, fingerprint=base.fingerprint)
 
     laps_ms(from_memory, 2)
     memory = laps_ms(from_memory, 10 * times)
+    mixer.undress()
     laps_ms(from_disk, 2)
     disk = laps_ms(from_disk, times)
-    wardrobe.take_off()
+    unwrap(base.model)
     return {**spread("swap_memory_ms", memory), **spread("swap_disk_ms", disk)}
 
 

@@ -10,9 +10,9 @@ import pytest
 from mlx_plastic.backend import mx, nn
 from mlx_plastic.base import Base, load_base, targets
 from mlx_plastic.errors import BadPack, BaseMismatch
-from mlx_plastic.lowrank.layers import DeltaLinear, dims
+from mlx_plastic.lowrank.layers import DeltaLinear, dims, unwrap
 from mlx_plastic.packs import Factors, Pack
-from mlx_plastic.packs.wear.attach import attach, attached, detach, proof
+from mlx_plastic.packs.wear.attach import attach, attached
 from test_format import some_manifest
 
 TOKENS = list(range(5, 25))
@@ -49,11 +49,11 @@ def modules(model: nn.Module) -> dict[str, int]:
     return {path: id(module) for path, module in model.named_modules()}
 
 
-def test_detach_gives_back_the_very_same_modules_and_logits(tiny: Base) -> None:
+def test_unwrapping_gives_back_the_very_same_modules_and_logits(tiny: Base) -> None:
     bare, before = tiny.logits(TOKENS), modules(tiny.model)
     attach(tiny.model, {"p": random_pack(tiny)}, fingerprint=tiny.fingerprint)
     assert not mx.array_equal(tiny.logits(TOKENS), bare)  # control: the pack does act
-    detach(tiny.model)
+    unwrap(tiny.model)
     assert modules(tiny.model) == before
     assert mx.array_equal(tiny.logits(TOKENS), bare)  # bit for bit
 
@@ -85,7 +85,7 @@ def test_attaching_replaces_what_was_worn(tiny: Base) -> None:
     attach(tiny.model, {"one": one}, fingerprint=tiny.fingerprint)
     attach(tiny.model, {"two": two}, fingerprint=tiny.fingerprint)
     assert mx.array_equal(tiny.logits(TOKENS), alone)
-    detach(tiny.model)
+    unwrap(tiny.model)
 
 
 def test_the_update_is_alpha_over_rank_times_b_a(tiny: Base) -> None:
@@ -171,15 +171,4 @@ def test_every_module_that_does_not_fit_is_named_and_nothing_is_changed(tiny: Ba
         "no linear layer __class__",
     ):
         assert fault in caught.value.message
-    assert modules(tiny.model) == before
-
-
-def test_the_proof_tells_a_pack_that_acts_from_one_that_does_nothing(tiny: Base) -> None:
-    pack = random_pack(tiny)
-    idle = pack_of(tiny, {p: dataclasses.replace(f, b=f.b * 0) for p, f in pack.factors.items()})
-    before = modules(tiny.model)
-    found = proof(tiny.model, TOKENS, {"p": pack}, fingerprint=tiny.fingerprint)
-    assert found.acts and found.max_logit_change > 0.01 and found.mean_kl_nats > 1e-6
-    nothing = proof(tiny.model, TOKENS, {"p": idle}, fingerprint=tiny.fingerprint)
-    assert not nothing.acts and nothing.max_logit_change == 0.0
     assert modules(tiny.model) == before

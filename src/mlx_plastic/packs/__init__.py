@@ -1,7 +1,7 @@
 """Packs: small reversible deltas on one base.
 
 What only reads and writes files is here. What needs MLX is taken from its module, so that a list of packs
-does not load it: `packs.wear.attach` (attach, attached, detach) and `packs.train.train` (train, TrainConfig).
+does not load it: `packs.wear.attach` (attach, attached) and `packs.train.train` (train, TrainConfig).
 """
 
 from mlx_plastic.packs.format.pack import (

@@ -61,13 +61,13 @@ def attach(
     Raises BaseMismatch or BadPack, with every fault at once, before anything is changed.
     """
     plain = {path: bare(module) for path, module in linear_layers(model).items()}
-    layers = layers_of(packs, plain, fingerprint=fingerprint, scales=scales)
+    layers = _layers(packs, plain, fingerprint=fingerprint, scales=scales)
     unwrap(model)
     wrap(model, layers)
-    return tell(packs, layers)
+    return _tell(packs, layers)
 
 
-def layers_of(
+def _layers(
     packs: Mapping[str, Pack],
     plain: Mapping[str, nn.Module],
     *,
@@ -99,7 +99,7 @@ def check_fit(packs: Mapping[str, Pack], plain: Mapping[str, nn.Module], fingerp
         )
 
 
-def tell(packs: Mapping[str, Pack], layers: Mapping[str, DeltaLinear]) -> Attached:
+def _tell(packs: Mapping[str, Pack], layers: Mapping[str, DeltaLinear]) -> Attached:
     """Log what is worn now, and return it."""
     for name, pack in packs.items():
         settings = pack.manifest.training
@@ -112,11 +112,6 @@ def tell(packs: Mapping[str, Pack], layers: Mapping[str, DeltaLinear]) -> Attach
             len(pack.factors),
         )
     return Attached(tuple(packs), {path: layer.a.shape[-2] for path, layer in layers.items()})
-
-
-def detach(model: nn.Module) -> None:
-    """Take every pack off: the model has the very modules of the bare base again."""
-    unwrap(model)
 
 
 @contextmanager
@@ -134,24 +129,6 @@ def attached(
     finally:
         unwrap(model)
         wrap(model, before)
-
-
-def proof(model: nn.Module, tokens: Sequence[int], packs: Mapping[str, Pack], *, fingerprint: str) -> Proof:
-    """How far `packs` move the bare base on a probe of at least one token; what is worn now stays on."""
-    probe = mx.array(list(tokens))[None]
-    with attached(model, {}, fingerprint=fingerprint):
-        before = model(probe)[0].astype(mx.float32)
-        mx.eval(before)
-    with attached(model, packs, fingerprint=fingerprint):
-        worn = model(probe)[0].astype(mx.float32)
-        mx.eval(worn)
-    log_p, log_q = (x - mx.logsumexp(x, axis=-1, keepdims=True) for x in (before, worn))
-    kl = mx.mean(mx.sum(mx.exp(log_p) * (log_p - log_q), axis=-1))
-    return Proof(_number(mx.max(mx.abs(worn - before))), max(0.0, _number(kl)))
-
-
-def _number(scalar: mx.array) -> float:
-    return float(scalar.item())  # type: ignore[arg-type]  # never complex here
 
 
 def _check_base(packs: Mapping[str, Pack], fingerprint: str) -> None:

@@ -20,10 +20,11 @@ from mlx_plastic.base.roles import role_of
 from mlx_plastic.lowrank.layers import DeltaLinear, bare, linear_layers, place, stack_size
 from mlx_plastic.packs.format.pack import Pack
 from mlx_plastic.packs.wear.attach import check_fit, combined, computed_in
-from mlx_plastic.packs.wear.wardrobe import Outfit
 
 MOST_SETS = 8  # sets of packs whose side by side factors are kept ready
 MOST_PACKS = 128  # that are kept in memory: more than a batch can wear
+
+Outfit = tuple[tuple[str, float], ...]  # sha256 and scale of each pack worn together
 
 # layers of one block that read the same input: their first products are computed as one
 TOGETHER = {

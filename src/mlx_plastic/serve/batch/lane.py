@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from mlx_plastic.backend import mx
-from mlx_plastic.packs.wear.mixed import Mixer
-from mlx_plastic.packs.wear.wardrobe import Outfit
+from mlx_plastic.packs.wear.mixed import Mixer, Outfit
 from mlx_plastic.serve.batch.jobs import End, Finish, Job, Piece, TokenInfo
 from mlx_plastic.serve.batch.pick import Picker
 from mlx_plastic.serve.batch.speech import Speech

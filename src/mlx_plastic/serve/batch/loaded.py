@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from mlx_plastic.backend import available_memory_bytes, mx
 from mlx_plastic.errors import PlasticError
-from mlx_plastic.packs.wear.mixed import Mixer
+from mlx_plastic.packs.wear.mixed import Mixer, Outfit
 from mlx_plastic.packs.wear.probe import proved
-from mlx_plastic.packs.wear.wardrobe import Outfit
 from mlx_plastic.serve.batch.config import BatchConfig
 from mlx_plastic.serve.batch.fill import Unread
 from mlx_plastic.serve.batch.jobs import Job, Wanted

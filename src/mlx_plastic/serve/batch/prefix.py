@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from mlx_plastic.packs.wear.wardrobe import Outfit
+from mlx_plastic.packs.wear.mixed import Outfit
 
 LEAST = 16  # tokens worth keeping
 

@@ -18,7 +18,7 @@ from mlx_plastic.serve.batch.jobs import Asked, End, Job, Wanted
 if TYPE_CHECKING:
     from mlx_plastic.base import Base
     from mlx_plastic.packs import Pack
-    from mlx_plastic.packs.wear.wardrobe import Outfit
+    from mlx_plastic.packs.wear.mixed import Outfit
     from mlx_plastic.serve.batch.fill import Unread
     from mlx_plastic.serve.batch.lane import Lane
     from mlx_plastic.serve.batch.loaded import Loaded

@@ -13,6 +13,7 @@ import pytest
 from mlx_plastic.errors import PlasticError
 from mlx_plastic.home import Home
 from mlx_plastic.memory import Memory
+from mlx_plastic.samples import Sample, to_jsonl
 from mlx_plastic.serve import mcp as tools
 
 HERE = importlib.util.find_spec("mcp") is not None
@@ -24,7 +25,10 @@ def test_a_client_finds_adds_and_forgets(home: Home) -> None:
     from mcp.client.stdio import stdio_client
 
     with Memory(home) as memory:
-        memory.remember(memory.new_conversation(), "user", "My locker is number 417.")
+        told = memory.remember(memory.new_conversation(), "user", "My locker is number 417.")
+    samples = home.nights / "n1" / "train.jsonl"
+    samples.parent.mkdir(parents=True)
+    samples.write_bytes(to_jsonl([Sample((told.message,), turns=(told.id,))]))
     command = ["-c", "from mlx_plastic.cli.main import main; main()", "--home", str(home.root), "mcp"]
 
     async def talk() -> None:
@@ -52,6 +56,7 @@ def test_a_client_finds_adds_and_forgets(home: Home) -> None:
     asyncio.run(talk())
     with Memory(home) as memory:
         assert [turn.content for turn in memory.turns()] == ["My bike is red."]
+    assert samples.read_bytes() == b""  # nor is it left in what a night has made of it
 
 
 def test_tools_refuse_what_cannot_be_meant(home: Home) -> None:
@@ -63,12 +68,12 @@ def test_tools_refuse_what_cannot_be_meant(home: Home) -> None:
             tools.add(memory, "x", ["secret"])
         kept = tools.add(memory, "I like tea.", [])["turn"]
         with pytest.raises(PlasticError):
-            tools.forget(memory, kept[:6], sure=True)  # a part of an id might mean another turn
-        assert tools.forget(memory, kept, sure=False)["would_forget"] == "I like tea."
+            tools.forget(memory, kept[:6], print, sure=True)  # a part of an id might mean another turn
+        assert tools.forget(memory, kept, print, sure=False)["would_forget"] == "I like tea."
         assert len(memory.turns()) == 1
 
 
 @pytest.mark.skipif(HERE, reason="the extra mcp is installed")
 def test_without_the_package_it_says_how_to_get_it(home: Home) -> None:
     with Memory(home) as memory, pytest.raises(PlasticError, match="mcp is not installed"):
-        tools.make_mcp(memory)
+        tools.make_mcp(memory, print)

@@ -24,6 +24,7 @@ def mcp(home: Home) -> None:
     """
     from mlx_plastic.memory import Memory
     from mlx_plastic.serve.mcp import make_mcp
+    from mlx_plastic.sleep.journal import scrub
 
     with Memory(home) as memory:
-        make_mcp(memory).run("stdio")
+        make_mcp(memory, lambda turns: scrub(home, turns)).run("stdio")

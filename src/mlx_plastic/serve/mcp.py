@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mlx_plastic import __version__
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
 
     from mlx_plastic.memory import Memory
 
+Scrub = Callable[[Sequence[str]], object]
+
 INSTALL = "pip install 'mlx-plastic[mcp]'"
 MOST = 20  # turns that one search gives back
 MOST_CHARACTERS = 20_000  # of a text that is added
@@ -21,8 +24,11 @@ ABOUT = (
 )
 
 
-def make_mcp(memory: Memory) -> MCPServer[Any]:
-    """A server of three tools. Raises NotInstalled if the package mcp is not installed."""
+def make_mcp(memory: Memory, scrub: Scrub) -> MCPServer[Any]:
+    """A server of three tools. Raises NotInstalled if the package mcp is not installed.
+
+    scrub: deletes what nights have made of turns.
+    """
     try:
         from mcp.server.mcpserver import MCPServer
         from mcp.types import ToolAnnotations
@@ -48,7 +54,7 @@ def make_mcp(memory: Memory) -> MCPServer[Any]:
     @server.tool(annotations=deletes)
     def memory_forget(turn: str, sure: bool = False) -> dict[str, Any]:
         """Delete one turn for ever, by the id that a search gave. Without sure=true it only shows it."""
-        return forget(memory, turn, sure=sure)
+        return forget(memory, turn, scrub, sure=sure)
 
     return server
 
@@ -75,7 +81,7 @@ def add(memory: Memory, text: str, tags: list[str]) -> dict[str, Any]:
     return {"turn": turn.id, "kept_as": turn.content, "tags": sorted(turn.tags)}
 
 
-def forget(memory: Memory, turn: str, *, sure: bool) -> dict[str, Any]:
+def forget(memory: Memory, turn: str, scrub: Scrub, *, sure: bool) -> dict[str, Any]:
     """Raises PlasticError for an id that means nothing; only a whole id is taken."""
     found = [one for one in memory.pick([turn]) if one.id == turn]
     if not found:
@@ -83,5 +89,6 @@ def forget(memory: Memory, turn: str, *, sure: bool) -> dict[str, Any]:
     if not sure:
         return {"turn": turn, "would_forget": found[0].content, "hint": "call again with sure=true"}
     done = memory.forget([turn])
+    scrub(done.turns)
     hint = f"nights learned from it: {', '.join(done.nights)}; see plastic nights" if done.nights else ""
     return {"forgot": len(done.turns), "nights": list(done.nights), "hint": hint}

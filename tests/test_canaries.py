@@ -11,6 +11,7 @@ import pytest
 
 from mlx_plastic.base import Base, load_base
 from mlx_plastic.base.after import score_after
+from mlx_plastic.errors import NoConsent
 from mlx_plastic.evals.canaries import Canary, by_chance, canaries, exposure, look_alikes
 from mlx_plastic.evals.commands import commands
 from mlx_plastic.evals.policy import Policy
@@ -117,6 +118,22 @@ def test_with_its_filters_off_every_secret_reaches_lessons(home: Home, planted: 
     home.config_file.write_text(off)
     with Memory(home) as memory:
         came = through(home, memory, RouterConfig(), planted)
+    texts = [turn.content for exchange in came.exchanges for turn in exchange.turns]
+    assert set(holds(planted.words, texts)) == {c.secret for c in planted.canaries}
+
+
+def test_who_has_stopped_keeping_what_is_said_may_still_sleep_on_what_was_kept(
+    home: Home, planted: Planted
+) -> None:
+    """And the guard is still the person's own: `people` and an action by kind are heard of."""
+    home.config_file.write_text(
+        'consent = {log = false}\n[privacy]\npeople = ["Ada"]\n[privacy.index]\n'
+        '[privacy.storage]\nsecret = "keep"\n[privacy.training]\nsecret = "keep"\n'
+    )
+    with Memory(home) as memory:
+        came = through(home, memory, RouterConfig(), planted)
+        with pytest.raises(NoConsent):  # control: it is still asked for what the person says
+            memory.remember(memory.new_conversation(), "user", "Hello")
     texts = [turn.content for exchange in came.exchanges for turn in exchange.turns]
     assert set(holds(planted.words, texts)) == {c.secret for c in planted.canaries}
 

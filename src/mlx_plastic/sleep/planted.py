@@ -8,7 +8,6 @@ they end. What is left becomes lessons like everything else, so that the gate se
 from __future__ import annotations
 
 import json
-import shutil
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,8 @@ from pathlib import Path
 from mlx_plastic.evals.canaries import Canary, canaries
 from mlx_plastic.evals.commands import Command, commands
 from mlx_plastic.home import Home
+from mlx_plastic.home.config import table
+from mlx_plastic.home.edit import literal
 from mlx_plastic.memory import Exchange, Memory
 from mlx_plastic.memory import router as routing
 from mlx_plastic.memory.router import Decision, RouterConfig
@@ -58,8 +59,7 @@ def through(home: Home, memory: Memory, router: RouterConfig, planted: Planted) 
         return Through()
     with tempfile.TemporaryDirectory(prefix="plastic-planted-") as folder:
         scratch = Home(Path(folder))
-        if home.config_file.exists():
-            shutil.copyfile(home.config_file, scratch.config_file)
+        scratch.config_file.write_text(_privacy_of(home), "utf-8")
         with Memory(scratch) as log:
             say(log, planted)
             exchanges = log.unlearned()
@@ -68,6 +68,17 @@ def through(home: Home, memory: Memory, router: RouterConfig, planted: Planted) 
     kept = tuple(e for e in exchanges if holds(planted.words, _learnable(e, routed)))
     ids = {t.id for e in kept for t in e.turns}
     return Through(kept, tuple(d for d in routed.values() if d.turn in ids))
+
+
+def _privacy_of(home: Home) -> str:
+    """Its [privacy] alone: what is planted goes through the same guard, and needs nobody's consent."""
+    lines = ["[privacy]"]
+    for key, value in table(home, "privacy").items():
+        below = (
+            {f".{kind}": action for kind, action in value.items()} if isinstance(value, dict) else {"": value}
+        )
+        lines += [f"{key}{kind} = {literal(one)}" for kind, one in below.items()]
+    return "\n".join(lines) + "\n"
 
 
 def say(log: Memory, planted: Planted) -> None:

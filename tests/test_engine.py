@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,9 +14,10 @@ from mlx_plastic.base import Base, load_base
 from mlx_plastic.errors import BadPack, BaseMismatch, PackNotFound, PlasticError
 from mlx_plastic.home import Home
 from mlx_plastic.memory import Memory
-from mlx_plastic.packs import DataCard, Factors, RunCard, Store, make_manifest
+from mlx_plastic.packs import DataCard, Factors, Pack, RunCard, Store, make_manifest
 from mlx_plastic.samples import Message
 from mlx_plastic.serve import Engine, fit
+from mlx_plastic.serve.api.names import Choice, Names
 
 TOKENS = list(range(5, 40))
 WARM = {"max_tokens": 12, "temperature": 1.0, "seed": 3}  # the random base falls silent at temperature 0
@@ -315,3 +317,28 @@ def test_a_long_chat_goes_on_beyond_the_window(engine: Engine) -> None:
         dropped = why.dropped
     assert dropped > 0
     assert len(engine.memory.turns()) == 16  # the log forgets nothing
+
+
+def test_a_served_pack_is_read_again_only_when_a_file_of_it_changed(base: Base, home: Home) -> None:
+    store = Store(home)
+    for name in ("one", "two"):
+        add_pack(store, name, base.fingerprint)
+    names = Names(base, store)
+
+    def read(name: str) -> Pack:
+        return names.read(names.choose(name, []))[name]
+
+    first = read("one")
+    assert read("one") is first and read("two") is not first
+    tensors = store.folder("one") / "pack.safetensors"
+    data, times = tensors.read_bytes(), tensors.stat()
+    tensors.write_bytes(data)
+    again = read("one")
+    assert again is not first and again.manifest == first.manifest  # control: the same bytes, written anew
+    tensors.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    os.utime(tensors, ns=(times.st_atime_ns, times.st_mtime_ns))  # as if nothing had been done to it
+    with pytest.raises(BadPack, match="sha256 differs"):
+        read("one")
+    store.remove("two")
+    with pytest.raises(PackNotFound, match="was removed"):
+        names.read(Choice("two", ("two",)))

@@ -14,10 +14,12 @@ from __future__ import annotations
 import contextlib
 import difflib
 import math
+import os
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from mlx_plastic.errors import BadPack
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 WORN = "plastic"
 MOST_PACKS = 4  # in one request
 MOST_SCALE = 4.0
+MOST_KEPT = 8  # packs that need not be read again
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,8 @@ class Names:
     ) -> None:
         self.base, self.store, self.embedder, self._aliases = base, store, embedder, aliases
         self.short = PurePath(base.ref).name or base.ref
+        self._verified: dict[str, tuple[object, Pack]] = {}  # by name, with how its folder looked
+        self._reading = threading.Lock()
 
     @property
     def bare(self) -> tuple[str, ...]:
@@ -69,7 +74,7 @@ class Names:
 
     def choose(self, model: str | None, packs: list[Any]) -> Choice:
         """What `model` and `packs` of a request mean. Raises ApiError naming the nearest known model."""
-        choice = self._named(model if model is not None else WORN)
+        choice = self._named(model if model is not None else WORN, self.aliases())
         return self._with(choice, packs) if packs else choice
 
     def aliases(self) -> Mapping[str, str]:
@@ -79,8 +84,7 @@ class Names:
         check_clashes(found, [*self.store.names(), *others], where="[aliases] of config.toml")
         return found
 
-    def _named(self, asked: str) -> Choice:
-        aliases = self.aliases()
+    def _named(self, asked: str, aliases: Mapping[str, str]) -> Choice:
         name = aliases.get(asked, asked)
         if name == WORN:
             return Choice(asked, self.store.active(), chosen=False)
@@ -128,7 +132,7 @@ class Names:
     def _read(self, name: str, choice: Choice) -> Pack:
         if choice.chosen and self.store.status(name) == "quarantined":
             raise BadPack(f"pack {name!r} is quarantined", hint=f"see why: plastic packs inspect {name}")
-        pack = self.store.read(name)
+        pack = self._pack_of(name)
         version = choice.versions.get(name, "")
         if not pack.manifest.sha256.startswith(version):
             raise ApiError(
@@ -139,14 +143,21 @@ class Names:
             )
         return pack
 
+    def _pack_of(self, name: str) -> Pack:
+        """As `Store.read`, which reads and hashes every byte; only once while the folder looks the same."""
+        looks = _looks(self.store.folder(name))
+        with self._reading:
+            before, pack = self._verified.pop(name, (None, None))
+            if pack is None or before != looks:
+                pack = self.store.read(name)
+            self._verified[name] = looks, pack  # the last one asked for is the last one to go
+            if len(self._verified) > MOST_KEPT:
+                del self._verified[next(iter(self._verified))]
+        return pack
+
     def _unknown(self, name: str, part: str) -> ApiError:
-        known = [
-            *self.bare,
-            WORN,
-            *self._aliases(),
-            *self.store.names(),
-            *(f"{self.short}:{p}" for p in self.store.names()),
-        ]
+        packs = self.store.names()
+        known = [*self.bare, WORN, *self._aliases(), *packs, *(f"{self.short}:{p}" for p in packs)]
         near = difflib.get_close_matches(name[:256], known, n=1, cutoff=0.4) or difflib.get_close_matches(
             part[:256], known, n=1, cutoff=0.4
         )
@@ -169,9 +180,10 @@ class Names:
 
     def _short_names(self) -> Iterator[dict[str, Any]]:
         """Aliases of what can be asked for here; those of other bases are left out."""
-        for alias in self.aliases():
+        aliases = self.aliases()
+        for alias in aliases:
             with contextlib.suppress(ApiError):
-                choice = self._named(alias)
+                choice = self._named(alias, aliases)
                 yield self._model(alias, parent=self.short if choice.packs else None, packs=choice.packs)
 
     def _wearable(self) -> Iterator[Entry]:
@@ -208,6 +220,16 @@ class Names:
         choice = self.choose(name, [])
         self.read(choice)
         return self._model(name, parent=self.short if choice.packs else None, packs=choice.packs)
+
+
+def _looks(folder: Path) -> object:
+    """What changes whenever a file in it does: inodes, sizes and times, the last of which nobody can set."""
+    try:
+        with os.scandir(folder) as found:
+            stats = sorted((entry.name, entry.stat(follow_symlinks=False)) for entry in found)
+    except OSError:  # reading it will tell
+        return object()  # like nothing else
+    return [(name, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for name, s in stats]
 
 
 def _seconds(iso: str) -> int:

@@ -98,11 +98,10 @@ def plan(
         raise click.UsageError("texts price errors better than a survey: give --data or --survey")
     table = None
     if run:
-        from mlx_plastic.survey.columns import QUANT
         from mlx_plastic.survey.folder import open_run
-        from mlx_plastic.survey.frames import read_table
+        from mlx_plastic.survey.tables import quant_sim
 
-        table = read_table(open_run(run).data / "quant_sim", QUANT)
+        table = quant_sim(open_run(run))
     folder = None
     if data is not None and not dry_run:
         folder = (calibration or out.with_name(f"{out.stem}.calibration")).absolute()

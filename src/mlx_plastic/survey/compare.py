@@ -14,7 +14,8 @@ from mlx_plastic.errors import BadData
 from mlx_plastic.survey import columns
 from mlx_plastic.survey.config import Output
 from mlx_plastic.survey.folder import RunFolder
-from mlx_plastic.survey.frames import Columns, read_table, write_table
+from mlx_plastic.survey.frames import Columns, write_table
+from mlx_plastic.survey.tables import matrix_stats, quant_sim
 
 WEIGHTS = ("rms", "max_abs", "p99_abs", "kurtosis", "stable_rank", "effective_rank", "power_law_alpha")
 QUANT = ("w_rel_fro", "w_rel_spectral", "w_gram_cos_drift", "bits_per_weight")
@@ -84,11 +85,10 @@ Figures = dict[tuple[Any, ...], dict[str, Row]]  # by kind, projection, layer, e
 
 def _figures(run: RunFolder) -> Figures:
     """A row of matrix_stats stands under the scheme None."""
-    config = run.config()
     found: Figures = {}
-    for row in read_table(run.data / "matrix_stats", columns.matrix_columns(config.stats)):
+    for row in matrix_stats(run):
         found.setdefault((*(row[name] for name in KEY), None), {})[row["derived_tensor"]] = row
-    for row in read_table(run.data / "quant_sim", columns.QUANT):
+    for row in quant_sim(run):
         found.setdefault((*(row[name] for name in KEY), row["scheme"]), {})[row["derived_tensor"]] = row
     return found
 

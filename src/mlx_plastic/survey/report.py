@@ -13,7 +13,7 @@ from mlx_plastic.survey import columns
 from mlx_plastic.survey.folder import RunFolder
 from mlx_plastic.survey.frames import find_table, read_table
 from mlx_plastic.survey.plots import all_pictures, label
-from mlx_plastic.survey.tables import overview, read_log
+from mlx_plastic.survey.tables import matrix_stats, overview, quant_sim, read_log
 from mlx_plastic.survey.watch import ROUTING
 
 REPORT = "report.html"
@@ -40,9 +40,7 @@ HEADINGS = (
 
 def make_report(run: RunFolder) -> Path:
     """Writes plots/*.svg and plots/report.html. Raises BadData if nothing was collected."""
-    config = run.config()
-    matrices = list(read_table(run.data / "matrix_stats", columns.matrix_columns(config.stats)))
-    quant = list(read_table(run.data / "quant_sim", columns.QUANT))
+    matrices, quant = list(matrix_stats(run)), list(quant_sim(run))
     spectrum = list(read_table(run.data / "spectra", columns.SPECTRA))
     seen = find_table(run.data / "routing")
     routing = list(read_table(run.data / "routing", ROUTING)) if seen else []
@@ -76,7 +74,7 @@ def _page(
     if log.get("warnings"):
         items = "".join(f"<li>{escape(text)}</li>" for text in log["warnings"])
         parts.append(f"<h2>Warnings</h2><ul>{items}</ul>")
-    rows = overview(run)
+    rows = overview(quant)
     if rows:
         parts.append("<h2>Schemes</h2>" + _table(list(rows[0]), [list(row.values()) for row in rows]))
     left = dict(pictures)

@@ -71,20 +71,19 @@ def make_tables(run: RunFolder) -> dict[str, int]:
     """Writes tables/. Returns the rows of each. Raises BadData for rows that stand twice, naming them."""
     config = run.config()
     counts: dict[str, int] = {}
-    weights = columns.matrix_columns(config.stats)
-    counts |= _summaries(run, "A_weight", weights, columns.measures(config.stats), "matrix_stats", config, ())
-    counts |= _summaries(run, "B_quant", columns.QUANT, QUANT_MEASURES, "quant_sim", config, ("scheme",))
+    counts |= _summaries(run, "A_weight", matrix_stats(run), columns.measures(config.stats), config, ())
+    counts |= _summaries(run, "B_quant", quant_sim(run), QUANT_MEASURES, config, ("scheme",))
     counts["B_quant_deltas"] = _write_deltas(run, config)
     write_json(run.logs / "tables.json", {"rows": counts})
     return counts
 
 
 def _summaries(
-    run: RunFolder, prefix: str, names: Columns, measures: Sequence[str], table: str, config: SurveyConfig,
-    more: tuple[str, ...],
+    run: RunFolder, prefix: str, rows: Iterable[Mapping[str, Any]], measures: Sequence[str],
+    config: SurveyConfig, more: tuple[str, ...],
 ) -> dict[str, int]:  # fmt: skip
     sums = {level: Summary((*keys, *BY, *more), measures) for level, keys in LEVELS.items()}
-    for row in read_table(run.data / table, names):
+    for row in rows:
         for summary in sums.values():
             summary.add(row)
     counts = {}
@@ -109,7 +108,7 @@ DELTA_COLUMNS: Columns = {
 
 
 def _write_deltas(run: RunFolder, config: SurveyConfig) -> int:
-    rows = deltas(read_table(run.data / "quant_sim", columns.QUANT), delta_pairs(config))
+    rows = deltas(quant_sim(run), delta_pairs(config))
     return write_table(run.tables / "B_quant_deltas", DELTA_COLUMNS, rows, config.output)[1]
 
 
@@ -149,10 +148,18 @@ def _delta(a: Mapping[str, Any], b: Mapping[str, Any], pair: Mapping[str, str]) 
     return row
 
 
-def overview(run: RunFolder) -> list[dict[str, Any]]:
-    """For a terminal: by kind, projection and scheme the bits, the mean and the largest error."""
+def matrix_stats(run: RunFolder) -> Iterator[dict[str, Any]]:
+    return read_table(run.data / "matrix_stats", columns.matrix_columns(run.config().stats))
+
+
+def quant_sim(run: RunFolder) -> Iterator[dict[str, Any]]:
+    return read_table(run.data / "quant_sim", columns.QUANT)
+
+
+def overview(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """For a terminal, of rows of quant_sim: by kind, projection and scheme the bits and the errors."""
     summary = Summary((*BY, "scheme"), ("w_rel_fro", "bits_per_weight"))
-    for row in read_table(run.data / "quant_sim", columns.QUANT):
+    for row in rows:
         summary.add(row)
     shown = (*BY, "scheme", "count", "bits_per_weight_mean", "w_rel_fro_mean", "w_rel_fro_max")
     return [{name: row.get(name) for name in shown} for row in summary.rows()]

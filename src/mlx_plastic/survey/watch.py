@@ -16,7 +16,8 @@ from mlx_plastic.errors import BadData, PlasticError
 from mlx_plastic.survey import columns
 from mlx_plastic.survey.config import Output
 from mlx_plastic.survey.folder import RunFolder
-from mlx_plastic.survey.frames import Columns, find_table, read_table, write_table
+from mlx_plastic.survey.frames import Columns, find_table, write_table
+from mlx_plastic.survey.tables import quant_sim
 
 Array = NDArray[Any]
 
@@ -206,7 +207,7 @@ def write_watched(run: RunFolder, found: Watched, output: Output) -> dict[str, i
         run.tables / "C_routing_layer_summary", LAYERS, layers, output
     )[1]
     if find_table(run.data / "quant_sim"):
-        joined = join_errors(found, read_table(run.data / "quant_sim", columns.QUANT))
+        joined = join_errors(found, quant_sim(run))
         counts["C_routing_errors"] = write_table(run.tables / "C_routing_errors", JOINED, joined, output)[1]
     return counts
 

@@ -122,7 +122,7 @@ def run_all(
     from mlx_plastic.survey.collect import plan_collect
     from mlx_plastic.survey.folder import is_run, open_run
     from mlx_plastic.survey.report import make_report
-    from mlx_plastic.survey.tables import make_tables, overview
+    from mlx_plastic.survey.tables import make_tables, overview, quant_sim
 
     known = "://" not in model_or_run and is_run(Path(model_or_run))
     if known:
@@ -144,7 +144,7 @@ def run_all(
         print_json({"run": str(folder.path), **done.as_dict(), "tables": counts, "report": str(report)})
         return
     _show(done)
-    rows = overview(folder)
+    rows = overview(quant_sim(folder))
     if rows:
         print_table(["KIND", "PROJ", "SCHEME", "MATRICES", "BITS/WEIGHT", "ERROR", "WORST"],
                     [list(row.values()) for row in rows])  # fmt: skip
@@ -199,13 +199,12 @@ def _no_options_of_a_new_run(**chosen: Any) -> None:
 
 def _located(model: str) -> str:
     """A URL as it is, a path made absolute, and where "nano" or what a hub id names lies."""
-    from mlx_plastic.base.checkpoint import NANO, resolve
+    from mlx_plastic.base.checkpoint import NANO, is_hub_id, resolve
 
     path = Path(model).expanduser()
     if "://" in model:
         return model
-    hub = model.count("/") == 1 and not model.startswith((".", "/", "~"))
-    if not path.exists() and (model == NANO or hub):
+    if not path.exists() and (model == NANO or is_hub_id(model)):
         return str(resolve(model))
     return str(path.resolve())
 

@@ -70,12 +70,17 @@ def _find(ref: str) -> Path:
         return folder.resolve()
     if ref and folder.exists():
         raise BadCheckpoint(f"{ref} is a file", hint="give the folder that holds config.json and the shards")
-    if ref.count("/") != 1 or ref.startswith((".", "/", "~")):
+    if not is_hub_id(ref):
         raise BaseNotFound(
             f"no checkpoint folder {ref!r}",
             hint=f"give a folder, a hub id like org/name, or the built-in {NANO!r}",
         )
     return _from_hub(ref)
+
+
+def is_hub_id(ref: str) -> bool:
+    """Whether it reads as org/name rather than as a path."""
+    return ref.count("/") == 1 and not ref.startswith((".", "/", "~"))
 
 
 def _from_hub(repo: str) -> Path:

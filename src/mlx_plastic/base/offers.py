@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from mlx_plastic.base.checkpoint import NANO
+from mlx_plastic.base.checkpoint import NANO, is_hub_id, shards
+from mlx_plastic.errors import BadCheckpoint
 
 BITS_PER_WEIGHT = 4.5  # 4 bits, and a scale and a bias of 16 for each group of 64
 FLOAT32_BYTES = 4.0  # on a CPU every base is computed in float32
@@ -82,19 +82,14 @@ def is_here(ref: str) -> bool:
     """Whether the base needs no download: built in, a folder, or whole in the hub's cache."""
     if ref == NANO or Path(ref).expanduser().is_dir():
         return True
+    if not is_hub_id(ref):
+        return False
     from huggingface_hub import try_to_load_from_cache
 
-    if ref.count("/") != 1:
-        return False
     found = try_to_load_from_cache(ref, "config.json")
     if not isinstance(found, str):
         return False
-    folder = Path(found).parent
-    index = folder / "model.safetensors.index.json"
-    if not index.is_file():
-        return (folder / "model.safetensors").is_file()
     try:
-        names = set(json.loads(index.read_bytes())["weight_map"].values())
-    except (OSError, ValueError, KeyError, AttributeError):
+        return all(file.is_file() for file in shards(Path(found).parent))
+    except (BadCheckpoint, OSError):
         return False
-    return all((folder / name).is_file() for name in names)

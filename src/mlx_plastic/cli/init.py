@@ -151,7 +151,7 @@ def _to_download(home: Home, base: str | None, found: Choice) -> str | None:
 
 def _agree(home: Home, given: Answers) -> None:
     """Raises for answers that contradict each other, and for a base that is none, before anything is set."""
-    from mlx_plastic.base import resolve
+    from mlx_plastic.base.checkpoint import is_hub_id, resolve
     from mlx_plastic.base.offers import is_here
     from mlx_plastic.errors import BaseNotFound
     from mlx_plastic.home import consent
@@ -167,7 +167,7 @@ def _agree(home: Home, given: Answers) -> None:
     ref = base_of(home, given.base)
     if is_here(ref):
         resolve(ref)
-    elif ref.count("/") != 1 or ref.startswith((".", "/", "~")):
+    elif not is_hub_id(ref):
         raise BaseNotFound(f"no checkpoint folder {ref!r}", hint="give nano, a folder, or a hub id: org/name")
 
 

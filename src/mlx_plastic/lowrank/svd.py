@@ -33,9 +33,9 @@ def product_svd(b: Array, a: Array) -> Svd:
     if b.ndim < 2 or a.ndim != b.ndim or b.shape[-1] != a.shape[-2] or b.shape[:-2] != a.shape[:-2]:
         raise ValueError(f"b {b.shape} and a {a.shape} are no (..., out, rank) and (..., rank, in)")
     qb, rb = np.linalg.qr(b)
-    qa, ra = np.linalg.qr(_t(a))
-    u, s, vt = np.linalg.svd(rb @ _t(ra), full_matrices=False)
-    return qb @ u, s, vt @ _t(qa)
+    qa, ra = np.linalg.qr(a.mT)
+    u, s, vt = np.linalg.svd(rb @ ra.mT, full_matrices=False)
+    return qb @ u, s, vt @ qa.mT
 
 
 def truncated_svd(w: Array, rank: int, method: Method = "gram", *, seed: int = 0) -> Svd:
@@ -56,8 +56,8 @@ def truncated_svd(w: Array, rank: int, method: Method = "gram", *, seed: int = 0
         u, s, vt = np.linalg.svd(w, full_matrices=False)
         return u[..., :rank], s[..., :rank], vt[..., :rank, :]
     if w.shape[-2] < w.shape[-1]:
-        v, s, ut = truncated_svd(_t(w), rank, method, seed=seed)
-        return _t(ut), s, _t(v)
+        v, s, ut = truncated_svd(w.mT, rank, method, seed=seed)
+        return ut.mT, s, v.mT
     if method == "randomized":
         return _from_range(w, _random_range(w, rank, seed), rank)
     if method == "gram":
@@ -72,9 +72,9 @@ def singular_values(w: Array) -> Array:
     value that is truly zero may come out as large as that), and four times faster than an SVD.
     """
     w = _floating(w)
-    wide = w if w.shape[-2] >= w.shape[-1] else _t(w)
+    wide = w if w.shape[-2] >= w.shape[-1] else w.mT
     exact = wide.astype(np.float64)
-    found = np.linalg.eigvalsh(_t(exact) @ exact)[..., ::-1]
+    found = np.linalg.eigvalsh(exact.mT @ exact)[..., ::-1]
     values: Array = np.sqrt(np.maximum(found, 0.0)).astype(w.dtype)
     return values
 
@@ -115,14 +115,14 @@ def _by_gram(w: Array, rank: int) -> Svd:
 
 def _leading(w: Array, rank: int) -> Array:
     """(..., in, rank): the leading right singular vectors."""
-    return np.linalg.eigh(_t(w) @ w)[1][..., : -rank - 1 : -1]
+    return np.linalg.eigh(w.mT @ w)[1][..., : -rank - 1 : -1]
 
 
 def _ritz(w: Array, v: Array) -> Svd:
     """The SVD of w on the span of v: orthonormal on both sides, also where w is rank-deficient."""
     q, r = np.linalg.qr(w @ v)
     u, s, vt = np.linalg.svd(r)
-    return q @ u, s, vt @ _t(v)
+    return q @ u, s, vt @ v.mT
 
 
 def _random_range(w: Array, rank: int, seed: int) -> Array:
@@ -131,12 +131,12 @@ def _random_range(w: Array, rank: int, seed: int) -> Array:
     probe = np.random.default_rng(seed).standard_normal((w.shape[-1], k)).astype(w.dtype)
     q = np.linalg.qr(w @ probe)[0]
     for _ in range(POWER_STEPS):
-        q = np.linalg.qr(w @ np.linalg.qr(_t(w) @ q)[0])[0]
+        q = np.linalg.qr(w @ np.linalg.qr(w.mT @ q)[0])[0]
     return q
 
 
 def _from_range(w: Array, q: Array, rank: int) -> Svd:
-    u, s, vt = np.linalg.svd(_t(q) @ w, full_matrices=False)
+    u, s, vt = np.linalg.svd(q.mT @ w, full_matrices=False)
     return q @ u[..., :rank], s[..., :rank], vt[..., :rank, :]
 
 
@@ -146,7 +146,3 @@ def _floating(w: Array) -> Array:
     if not np.isfinite(w).all():
         raise ValueError(f"the matrix {w.shape} holds values that are not finite")
     return w
-
-
-def _t(w: Array) -> Array:
-    return np.swapaxes(w, -1, -2)

@@ -132,7 +132,7 @@ def misfit(path: str, one: Factors, other: Factors) -> str:
 def _overlap(path: str, one: Factors, other: Factors) -> Overlap:
     (u1, s1, v1), (u2, s2, v2) = (product_svd(*_single(f)) for f in (one, other))
     norms = float(np.linalg.norm(s1)), float(np.linalg.norm(s2))
-    bases = [(_leading(u1, s1), _leading(u2, s2)), (_leading(_t(v1), s1), _leading(_t(v2), s2))]
+    bases = [(_leading(u1, s1), _leading(u2, s2)), (_leading(v1.mT, s1), _leading(v2.mT, s2))]
     columns, rows = (_spaces(mine, theirs) for mine, theirs in bases)
     both = norms[0] * norms[1]
     return Overlap(
@@ -205,7 +205,3 @@ def _spectra(s: Array) -> Array:
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else 0.0
-
-
-def _t(x: Array) -> Array:
-    return np.swapaxes(x, -1, -2)

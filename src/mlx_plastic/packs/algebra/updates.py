@@ -34,14 +34,14 @@ def norm(b: Array, a: Array) -> float:
     Exact to 1e-15 of ||b|| ||a||, so that it also tells how far two sums that nearly cancel are apart.
     """
     rb = np.linalg.qr(b, mode="r")
-    ra = np.linalg.qr(np.swapaxes(a, -1, -2), mode="r")
+    ra = np.linalg.qr(a.mT, mode="r")
     return float(np.linalg.norm(rb @ np.swapaxes(ra, -1, -2)))
 
 
 def inner(one: tuple[Array, Array], other: tuple[Array, Array]) -> float:
     """<b1 @ a1, b2 @ a2> = sum((b1.T @ b2) * (a1 @ a2.T)), over a whole stack."""
     (b1, a1), (b2, a2) = one, other
-    return float(np.sum((np.swapaxes(b1, -1, -2) @ b2) * (a1 @ np.swapaxes(a2, -1, -2))))
+    return float(np.sum((b1.mT @ b2) * (a1 @ a2.mT)))
 
 
 def distance(factors: Factors, parts: Sequence[Part]) -> float:

@@ -128,7 +128,7 @@ def _encoded(f: Factors, storage: Storage, group_size: int) -> dict[str, Array]:
     parts: dict[str, Array] = {"A": a, "B": b, "alpha": np.array(f.alpha, np.float32)}
     if storage != "float16":
         parts["A"], parts["A.scales"] = quantize_rows(a, BITS[storage], group_size)
-        parts["B"], parts["B.scales"] = quantize_rows(b.swapaxes(-1, -2), BITS[storage], group_size)
+        parts["B"], parts["B.scales"] = quantize_rows(b.mT, BITS[storage], group_size)
     return parts
 
 
@@ -139,7 +139,7 @@ def _decoded(parts: Mapping[str, Array], storage: Storage, group_size: int) -> F
         bits = BITS[storage]
         a = dequantize_rows(a, parts["A.scales"], bits=bits, group_size=group_size)
         b = dequantize_rows(b, parts["B.scales"], bits=bits, group_size=group_size)
-        b = np.ascontiguousarray(b.swapaxes(-1, -2))
+        b = np.ascontiguousarray(b.mT)
     return Factors(a, b, alpha)
 
 

@@ -151,5 +151,5 @@ def _why_void(factors: Mapping[str, Factors]) -> str:
 def _update_norm(f: Factors) -> float:
     """The Frobenius norm of the update, from two (rank, rank) products; of all experts together."""
     a, b = f.a.astype(np.float64), f.b.astype(np.float64)
-    squares = np.einsum("...ij,...ij->", b.swapaxes(-1, -2) @ b, a @ a.swapaxes(-1, -2))
+    squares = np.einsum("...ij,...ij->", b.mT @ b, a @ a.mT)
     return float(abs(f.scale) * math.sqrt(max(0.0, float(squares))))

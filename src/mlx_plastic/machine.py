@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import stat
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
+
+L = TypeVar("L")
 
 COMPILERS = ("cc", "gcc", "clang")
 
@@ -25,6 +29,30 @@ def available_cores() -> int:
         return max(1, min(mask, -(-int(quota) // int(period))))
     except (OSError, ValueError):  # no cgroup v2, or "max"
         return mask
+
+
+def load_compiled(
+    cached: Path, build: Callable[[Path], None], load: Callable[[Path], L], unused: Callable[[str], None]
+) -> L:
+    """What `load` makes of the library that `build` puts into `cached`, once; else of one that passes.
+
+    unused: is told why the cached one is not taken. Raises what `build` raises, and OSError if no file loads.
+    """
+    try:
+        make_private(cached.parent)
+        if not cached.exists():
+            build(cached)
+        check_private(cached)
+        return load(cached)
+    except OSError as error:
+        unused(str(error))
+        if is_owned(cached):
+            with contextlib.suppress(OSError):
+                cached.unlink()  # torn, or of another machine: the next run compiles it again
+    with tempfile.TemporaryDirectory(prefix="mlx-plastic-") as folder:  # a loaded file may be unlinked
+        fresh = Path(folder) / cached.name
+        build(fresh)
+        return load(fresh)
 
 
 def make_private(folder: Path) -> None:

@@ -103,7 +103,7 @@ def gather(name: str, tensors: Mapping[str, Tensor], model_config: Mapping[str, 
             raise Unreadable(f"{tensor.dtype} with scales in {scale.dtype} is of no known form")
     if tensor.dtype in FLOATS:
         return Weight(name, tensor, "plain", tensor.shape)
-    if tensor.dtype == "F8_E4M3" or tensor.dtype == "F8_E5M2":
+    if tensor.dtype in FP8:
         return Weight(name, tensor, "fp8", tensor.shape)
     raise Unreadable(f"dtype {tensor.dtype} cannot be read as weights")
 

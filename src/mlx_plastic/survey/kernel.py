@@ -13,7 +13,6 @@ import hashlib
 import logging
 import os
 import platform
-import tempfile
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +22,8 @@ import numpy as np
 import platformdirs
 from numpy.typing import NDArray
 
-from mlx_plastic.machine import CannotCompile, check_private, compile_c, is_owned, make_private
+from mlx_plastic.machine import CannotCompile, compile_c, load_compiled
+from mlx_plastic.survey.plain import MODES, TYPES, PlainKernel
 from mlx_plastic.survey.schemes import Scheme
 
 log = logging.getLogger(__name__)
@@ -33,8 +33,6 @@ Array = NDArray[Any]
 KERNEL_VARIABLE = "MLX_PLASTIC_KERNEL"  # "plain": do without the compiled one
 SOURCE = Path(__file__).with_name("kernel.c")
 CODES = 65536
-TYPES = {"bfloat16": 0, "float16": 1, "float32": 2}
-MODES = {"affine": 0, "mxfp4": 1, "mxfp8": 2, "nvfp4": 3}
 # no contraction: a * b + c rounds twice here as it does in MLX
 FLAGS = ("-O3", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off")
 TUNED = ("-march=native", "-mcpu=native", "")  # the first that the compiler takes
@@ -149,8 +147,6 @@ def _at(array: Array) -> ctypes.c_void_p:
 @functools.cache
 def load_kernel() -> Any:
     """The compiled kernel, or its slow stand-in in numpy where there is no compiler; both give the same."""
-    from mlx_plastic.survey.plain import PlainKernel
-
     if os.environ.get(KERNEL_VARIABLE) == "plain":
         return PlainKernel()
     try:
@@ -164,20 +160,10 @@ def _load() -> ctypes.CDLL:
     """Of a source and a processor there is one compiled file in the cache; without a cache a passing one."""
     key = hashlib.sha256(SOURCE.read_bytes() + repr(FLAGS).encode() + _processor().encode()).hexdigest()[:16]
     cached = platformdirs.user_cache_path("mlx-plastic") / "survey" / f"kernel-{key}.so"
-    try:
-        make_private(cached.parent)
-        if not cached.exists():
-            _compile(cached)
-        check_private(cached)
-        return ctypes.CDLL(str(cached))
-    except OSError as error:
-        log.debug("the cached kernel is not used: %s", error)
-        if is_owned(cached):
-            cached.unlink(missing_ok=True)  # torn: the next run compiles it again
-    with tempfile.TemporaryDirectory(prefix="mlx-plastic-") as folder:  # a loaded file may be unlinked
-        fresh = Path(folder) / cached.name
-        _compile(fresh)
-        return ctypes.CDLL(str(fresh))
+    return load_compiled(
+        *(cached, _compile, lambda file: ctypes.CDLL(str(file))),
+        unused=lambda why: log.debug("the cached kernel is not used: %s", why),
+    )
 
 
 def _compile(file: Path) -> None:

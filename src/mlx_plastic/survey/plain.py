@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
-BF16, F16 = 0, 1
+BF16, F16, F32 = range(3)  # as kernel.c numbers them
 AFFINE, MXFP4, MXFP8, NVFP4 = range(4)
+TYPES = {"bfloat16": BF16, "float16": F16, "float32": F32}
+MODES = {"affine": AFFINE, "mxfp4": MXFP4, "mxfp8": MXFP8, "nvfp4": NVFP4}
 CHUNK = 1 << 20  # values widened at once
 E2M1 = np.array(
     [0.25, 0.75, 1.25, 1.75, 2.5, 3.5, 5.0], np.float32
@@ -45,7 +47,7 @@ def to_bf16(x: Array) -> Array:
 
 
 def rounded(x: Array, kind: int) -> Array:
-    """float32 -> the nearest value of the type, as float32. kind: of kernel.py's TYPES."""
+    """float32 -> the nearest value of the type, as float32. kind: of TYPES."""
     if kind == BF16:
         return widened(to_bf16(x), "bfloat16")
     with np.errstate(over="ignore"):
@@ -144,8 +146,7 @@ class PlainKernel:
         return np.array([*sums, met @ second, met @ second**2]), np.cumsum(both)
 
     def decode(self, w: Array, dtype: str, one: Any) -> Array:
-        kind = {"bfloat16": BF16, "float16": F16}.get(dtype, 2)
-        found = quantized(widened(w, dtype).reshape(-1, one.group), one, kind)
+        found = quantized(widened(w, dtype).reshape(-1, one.group), one, TYPES[dtype])
         return found.values.reshape(w.shape)
 
     def select(self, values: Array, k: int) -> tuple[float, float]:
@@ -182,7 +183,7 @@ def _ratios(groups: Array) -> Array:
 
 
 def _add(one: Any, groups: Array, dtype: str) -> None:
-    found = quantized(groups, one, {"bfloat16": BF16, "float16": F16}.get(dtype, 2))
+    found = quantized(groups, one, TYPES[dtype])
     error = np.abs(groups.astype(np.float64) - found.values)
     one.error2 += float((error * error).sum())
     one.error_max = max(one.error_max, float(error.max(initial=0)))

@@ -13,6 +13,7 @@ from mlx_plastic.errors import BadConfig
 from mlx_plastic.survey import families
 from mlx_plastic.survey.config import Parsing, compiled
 from mlx_plastic.survey.places import Layout, Place, Split
+from mlx_plastic.survey.schemes import check_keys
 
 KNOWN = (
     *("name", "enabled", "match", "ndim", "layout", "layer_group", "expert_group", "proj_group"),
@@ -127,7 +128,7 @@ def make_placer(
 
 
 def _rule(given: Mapping[str, Any], where: str) -> Rule:
-    _only(given, KNOWN, where)
+    check_keys(given, KNOWN, where)
     name = str(given.get("name") or where)
     where = f"rule {name!r}"
     if "match" not in given:
@@ -153,7 +154,7 @@ def _layout(given: Any, ndim: Any, where: str) -> Layout:
         return (
             Layout(expert=0, rows=1, cols=2) if ndim == 3 else Layout(0, 1, 2, 3) if ndim == 4 else Layout()
         )
-    _only(given, AXES, f"{where} layout")
+    check_keys(given, AXES, f"{where} layout")
     axes = {axis: given.get(axis) for axis in AXES}
     named = [n for n in axes.values() if n is not None]
     count = ndim or len(named)
@@ -170,7 +171,7 @@ def _split(given: Mapping[str, Any], where: str) -> Split | None:
     split = given.get("packed_split")
     if split is None:
         return None
-    _only(split, SPLIT_KEYS, f"{where} packed_split")
+    check_keys(split, SPLIT_KEYS, f"{where} packed_split")
     axis, sizes, projs = split.get("axis", "rows"), split.get("splits"), split.get("projs")
     good = axis in ("rows", "cols") and isinstance(projs, list) and len(set(projs)) == len(projs) > 1
     good = good and all(isinstance(proj, str) for proj in projs or [])
@@ -186,16 +187,6 @@ def _split(given: Mapping[str, Any], where: str) -> Split | None:
             hint='"axis": "rows" or "cols", "projs" of different names, "splits" with a size for each',
         )
     return Split(axis, tuple(projs), tuple(sizes) if sizes else None, bool(split.get("interleaved", False)))
-
-
-def _only(given: Any, known: Sequence[str], where: str) -> None:
-    if not isinstance(given, Mapping):
-        raise BadConfig(f"{where} is {given!r}, not an object", hint=f"known keys: {', '.join(known)}")
-    for key in given:
-        if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            meant = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
-            raise BadConfig(f"{where}: unknown key {key!r}", hint=meant)
 
 
 def _number(found: re.Match[str], group: int) -> int | None:

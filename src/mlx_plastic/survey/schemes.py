@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -68,15 +68,19 @@ def read_schemes(given: Any) -> tuple[Scheme, ...]:
     return tuple(found)
 
 
-def _read(one: Any, where: str) -> Scheme | None:
-    known = ("name", "mode", "bits", "group_size", "enabled")
-    if not isinstance(one, dict):
-        raise BadConfig(f"{where} is {one!r}, not an object")
-    for key in one:
+def check_keys(given: Any, known: Sequence[str], where: str) -> None:
+    """Raises BadConfig for what is no object, or has a key that is not known, naming the nearest one."""
+    if not isinstance(given, Mapping):
+        raise BadConfig(f"{where} is {given!r}, not an object", hint=f"known keys: {', '.join(known)}")
+    for key in given:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
             meant = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
             raise BadConfig(f"{where}: unknown key {key!r}", hint=meant)
+
+
+def _read(one: Any, where: str) -> Scheme | None:
+    check_keys(one, ("name", "mode", "bits", "group_size", "enabled"), where)
     if one.get("enabled", True) is False:
         return None
     mode: Any = one.get("mode", "affine")

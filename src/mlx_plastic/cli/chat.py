@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mlx_plastic.cli.main import pass_home
-from mlx_plastic.cli.options import base_option, base_ref, pack_name
+from mlx_plastic.cli.options import Number, base_option, base_ref, pack_name
 from mlx_plastic.cli.output import note, printable, progress
 from mlx_plastic.errors import PlasticError
 
@@ -33,9 +33,7 @@ UNASKED = "nothing is remembered: you have not agreed to it; to agree: plastic c
 @base_option
 @click.option("--pack", "--adapter-tag", "pack", metavar="NAME", help='Wear this pack, or "base", this time.')
 @click.option("--max-tokens", type=click.IntRange(min=1), help="At most so many tokens an answer.")
-@click.option(
-    "--temperature", type=click.FloatRange(min=0), help="0 says the likeliest; 1 as it was trained."
-)
+@click.option("--temperature", type=Number(min=0), help="0 says the likeliest; 1 as it was trained.")
 @click.option("--seed", type=int, help="Makes sampling repeatable.")
 @click.option("--rag/--no-rag", default=None, help="Look up what was said before; else as configured.")
 @click.option("--rag-verbose", is_flag=True, help="Show what was looked up, on stderr.")

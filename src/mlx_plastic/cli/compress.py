@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlx_plastic.cli.main import LazyGroup, pass_home
-from mlx_plastic.cli.options import base_option, base_ref
+from mlx_plastic.cli.options import Number, base_option, base_ref
 from mlx_plastic.cli.output import json_option, note, print_json, print_table, progress
 
 if TYPE_CHECKING:
@@ -163,12 +163,10 @@ def plan(
     help="Then tune scales and biases towards the base on --data: no byte more, but both in memory.",
 )
 @click.option("--tune-steps", type=click.IntRange(1), help="Of tuning.  [60]")
-@click.option(
-    "--tune-rate", type=click.FloatRange(0, 0.1, min_open=True), help="Share of a scale a step.  [0.001]"
-)
+@click.option("--tune-rate", type=Number(0, 0.1, min_open=True), help="Share of a scale a step.  [0.001]")
 @click.option("--dequantize", is_flag=True, help="Consent to round a quantized checkpoint a second time.")
 @click.option("--no-harness", is_flag=True, help="Judge by text alone.")
-@click.option("--repair-mb", type=click.FloatRange(0, min_open=True), help="Make a repair pack of that size.")
+@click.option("--repair-mb", type=Number(0, min_open=True), help="Make a repair pack of that size.")
 @click.option("--dry-run", is_flag=True, help="Check everything and tell the sizes; write nothing.")
 @json_option
 @pass_home

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mlx_plastic.cli.main import pass_home
-from mlx_plastic.cli.options import base_option, open_base
+from mlx_plastic.cli.options import Number, base_option, open_base
 from mlx_plastic.cli.output import json_option, note, print_json, print_table
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @base_option
 @click.option("--retry", is_flag=True, help="Take also what failed or undone nights had tried to learn.")
 @click.option("--reset-adapter", is_flag=True, help="Start from the bare base, not from the pack worn now.")
-@click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="The night takes no longer.")
+@click.option("--minutes", type=Number(min=0, min_open=True), help="The night takes no longer.")
 @json_option
 @pass_home
 def cycle(

@@ -9,6 +9,7 @@ import click
 
 from mlx_plastic.cli.evaluate_common import OUT, write_rows
 from mlx_plastic.cli.main import pass_home
+from mlx_plastic.cli.options import Number
 from mlx_plastic.cli.output import json_option, note, print_json, print_table
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.option("--series", "wanted", metavar="TEXT", help="Only series whose name holds this.")
 @click.option("--last", type=click.IntRange(min=1), help="Only the last so many measurements of each.")
-@click.option("--tolerance", type=click.FloatRange(min=0), default=2.0, show_default=True,
+@click.option("--tolerance", type=Number(min=0), default=2.0, show_default=True,
               help="Percent by which the last may be worse than the best before it.")  # fmt: skip
 @click.option("--fail-on-regression", is_flag=True, help="Exit with 1 if a series got worse than that.")
 @click.option("--plot", type=OUT, help="Draw them into this .png, .svg or .pdf (extra: plots).")

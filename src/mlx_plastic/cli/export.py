@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mlx_plastic.cli.main import pass_home
+from mlx_plastic.cli.options import Number
 from mlx_plastic.cli.output import json_option, note, print_json, progress
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def export(home: Home, file: Path, dry_run: bool, as_json: bool) -> None:
 @click.command("import")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option(
-    "--max-gb", type=click.FloatRange(min=0, min_open=True), default=20.0, show_default=True,
+    "--max-gb", type=Number(min=0, min_open=True), default=20.0, show_default=True,
     help="Refuse what is larger when unpacked.",
 )  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Read and check all of it; write nothing.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -22,6 +23,16 @@ def base_option(function: F) -> F:
     return click.option(
         "--base", metavar="REF", help="The base: nano, a folder or a hub id; else as configured."
     )(function)
+
+
+class Number(click.FloatRange):
+    """A number within bounds: click's, which lets "nan" and "inf" pass, without these."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        found = super().convert(value, param, ctx)
+        if not math.isfinite(found):
+            self.fail(f"{value!r} is no number", param, ctx)
+        return found
 
 
 class Listed(click.ParamType[list[N]]):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlx_plastic.cli.main import LazyGroup, pass_home
-from mlx_plastic.cli.options import base_option, base_ref
+from mlx_plastic.cli.options import Number, base_option, base_ref
 from mlx_plastic.cli.output import json_option, print_json, print_table, progress
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class PolynomialType(click.ParamType[tuple[Fraction, ...]]):
 @click.option("--layers", default="", metavar="NAMES", help="Roles or module paths, with commas; else all.")
 @click.option(
     "--tolerance",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=Number(0, 1, min_open=True, max_open=True),
     default=0.1,
     show_default=True,
     help="Directions under this share of the strongest count as none.",

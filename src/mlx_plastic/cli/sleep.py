@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlx_plastic.cli.main import pass_home
-from mlx_plastic.cli.options import base_option, open_base, pack_name
+from mlx_plastic.cli.options import Number, base_option, open_base, pack_name
 from mlx_plastic.cli.output import json_option, note, print_json, print_table, progress
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ STOPPED_BY = 128  # and the number of the signal: what a shell expects
 @click.option("--reset-adapter", is_flag=True, help="Start from the bare base, not from the pack worn now.")
 @click.option("--adapter-tag", metavar="T", help='Grow from this pack instead of the one worn, or "base".')
 @click.option("--retry", is_flag=True, help="Take also what failed or undone nights had tried to learn.")
-@click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="Take no longer than this.")
+@click.option("--minutes", type=Number(min=0, min_open=True), help="Take no longer than this.")
 @click.option("--memory-mb", type=click.IntRange(min=1), help="Take no more memory than this.")
 @click.option(
     "--launch",

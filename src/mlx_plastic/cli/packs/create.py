@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from mlx_plastic.cli.main import pass_home
-from mlx_plastic.cli.options import base_option, open_base
+from mlx_plastic.cli.options import Number, base_option, open_base
 from mlx_plastic.cli.output import json_option, note, print_json, print_table, progress, with_eta
 
 if TYPE_CHECKING:
@@ -51,17 +51,15 @@ def training_options(function: F) -> F:
         click.option("--rank", type=click.IntRange(min=1), help="Rows of A.  [8]"),
         click.option(
             "--alpha",
-            type=click.FloatRange(min=0, min_open=True),
+            type=Number(min=0, min_open=True),
             help="The update is alpha / rank * B A.  [twice the rank]",
         ),
         click.option("--steps", type=click.IntRange(min=1), help="Instead of epochs."),
-        click.option(
-            "--epochs", type=click.FloatRange(min=0, min_open=True), help="Times through the data.  [3]"
-        ),
-        click.option("--lr", type=click.FloatRange(min=0, min_open=True), help="Peak learning rate.  [1e-4]"),
+        click.option("--epochs", type=Number(min=0, min_open=True), help="Times through the data.  [3]"),
+        click.option("--lr", type=Number(min=0, min_open=True), help="Peak learning rate.  [1e-4]"),
         click.option(
             "--lora-dropout",
-            type=click.FloatRange(0, 1, max_open=True),
+            type=Number(0, 1, max_open=True),
             help="Share of the inputs the update does not see.  [0]",
         ),
         click.option(
@@ -93,7 +91,7 @@ def training_options(function: F) -> F:
 @click.option("--valid", type=FILE, help="Held-out samples; else a share of the data.")
 @click.option(
     "--valid-share",
-    type=click.FloatRange(0, 1),
+    type=Number(0, 1),
     default=0.1,
     show_default=True,
     help="Held out, chosen by a hash.",
@@ -106,7 +104,7 @@ def training_options(function: F) -> F:
 )
 @click.option(
     "--target-compression",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Number(min=0, min_open=True),
     help="Lower all ranks until the factors hold this share of the weights' numbers.",
 )
 @click.option(
@@ -127,7 +125,7 @@ def training_options(function: F) -> F:
 @click.option("--resume-pack", metavar="PACK", help="Begin with the factors of this pack.")
 @click.option(
     "--budget-mb",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Number(min=0, min_open=True),
     help="Cut what was trained to so many MB, in the way that predicts the held-out samples best.",
 )
 @click.option(

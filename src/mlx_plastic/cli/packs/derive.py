@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlx_plastic.cli.main import pass_home
+from mlx_plastic.cli.options import Number
 from mlx_plastic.cli.output import json_option, note, print_json, print_table, progress
 
 if TYPE_CHECKING:
@@ -44,10 +45,10 @@ def to_bytes(megabytes: float | None) -> int | None:
     help="concat: exact; svd: cut to --rank or --budget-mb; ties, dare: merge single weights, then cut.",
 )
 @click.option("--rank", type=click.IntRange(1), help="Cut every module to this rank.")
-@click.option("--budget-mb", type=click.FloatRange(0, min_open=True), help="Cut to this size; ranks differ.")
+@click.option("--budget-mb", type=Number(0, min_open=True), help="Cut to this size; ranks differ.")
 @click.option("--storage", type=STORAGES, default="float16", show_default=True, help="Of the factors.")
 @click.option("--compact", is_flag=True, help="Round uneven weights (error 2e-4) rather than add columns.")
-@click.option("--density", type=click.FloatRange(0, 1, min_open=True), help="Share kept by ties or dare.")
+@click.option("--density", type=Number(0, 1, min_open=True), help="Share kept by ties or dare.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the draw of dare.")
 @click.option("--force", is_flag=True, help="Take quarantined packs in as well.")
 @click.option("--dry-run", is_flag=True, help="Compute and tell everything, but store no pack.")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlx_plastic.cli.main import pass_home
-from mlx_plastic.cli.options import base_option, base_ref
+from mlx_plastic.cli.options import Number, base_option, base_ref
 from mlx_plastic.cli.output import json_option, note, print_json, print_table, progress
 from mlx_plastic.cli.packs.derive import STORAGES, derived, show_worst, to_bytes, told_size
 
@@ -28,7 +28,7 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--data", type=FILE, metavar="F.jsonl", help="Chats or texts to calibrate a repair with.")
 @click.option("--name", required=True, help="What to call the new pack.")
 @click.option("--rank", type=click.IntRange(1), help="Of every module, at most.")
-@click.option("--budget-mb", type=click.FloatRange(0, min_open=True), help="Of the pack; ranks then differ.")
+@click.option("--budget-mb", type=Number(0, min_open=True), help="Of the pack; ranks then differ.")
 @click.option("--storage", type=STORAGES, default="float16", show_default=True, help="Of the factors.")
 @click.option(
     "--svd", type=click.Choice(["gram", "exact", "randomized"]), help="Of --tuned; gram unless given."

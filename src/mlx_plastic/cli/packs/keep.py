@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mlx_plastic.cli.main import pass_home
+from mlx_plastic.cli.options import Number
 from mlx_plastic.cli.output import json_option, note, print_json, print_table
 
 if TYPE_CHECKING:
@@ -58,7 +59,11 @@ def add(
 @click.command()
 @click.option("--keep", default=10, show_default=True, metavar="N", help="Packs worn last, and steps back.")
 @click.option(
-    "--days", default=30.0, show_default=True, help="Leave packs alone that were never worn for so long."
+    "--days",
+    type=Number(min=0),
+    default=30.0,
+    show_default=True,
+    help="Leave packs alone that were never worn for so long.",
 )
 @click.option("--dry-run", is_flag=True, help="Show what would be removed and change nothing.")
 @click.option("--yes", is_flag=True, help="Remove without asking.")

@@ -19,13 +19,11 @@ from mlx_plastic.backend.distributed import World, world  # noqa: E402
 from mlx_plastic.backend.hardware import (  # noqa: E402
     Device,
     available_memory_bytes,
-    compute_dtype,
     device,
     is_slow_low_precision,
     matmul_gflops,
     peak_memory_mb,
     reset_peak_memory,
-    seed_everything,
 )
 from mlx_plastic.backend.streams import let_streams_overlap, make_streams, run_side_by_side  # noqa: E402
 from mlx_plastic.machine import available_cores  # noqa: E402
@@ -50,7 +48,6 @@ __all__ = [
     "World",
     "available_cores",
     "available_memory_bytes",
-    "compute_dtype",
     "device",
     "is_slow_low_precision",
     "matmul_gflops",
@@ -59,7 +56,6 @@ __all__ = [
     "optim",
     "peak_memory_mb",
     "reset_peak_memory",
-    "seed_everything",
     "side_by_side",
     "streams",
     "tree_flatten",

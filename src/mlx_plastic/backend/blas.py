@@ -7,14 +7,12 @@ there before. On macOS MLX uses Accelerate and nothing is to be done.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import hashlib
 import importlib.util
 import logging
 import os
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -22,14 +20,7 @@ from typing import Literal
 import platformdirs
 
 from mlx_plastic.errors import BadConfig
-from mlx_plastic.machine import (
-    CannotCompile,
-    available_cores,
-    check_private,
-    compile_c,
-    is_owned,
-    make_private,
-)
+from mlx_plastic.machine import CannotCompile, available_cores, compile_c, load_compiled
 
 log = logging.getLogger(__name__)
 
@@ -164,25 +155,13 @@ def _bundled(package: str) -> list[Path]:
 
 def _load_shim(library: Path, notes: list[str]) -> ctypes.CDLL:
     """The shim bound to numpy's library, and only then in the global scope."""
-    cached = _shim_file()
     try:
-        make_private(cached.parent)
-        if not cached.exists():
-            _compile(cached)
-        check_private(cached)
-        return _bind_shim(cached, library)
+        return load_compiled(
+            *(_shim_file(), _compile, lambda file: _bind_shim(file, library)),
+            unused=lambda why: notes.append(f"numpy: the cached shim is not used: {why}"),
+        )
     except OSError as error:
-        notes.append(f"numpy: the cached shim is not used: {error}")
-        with contextlib.suppress(OSError):
-            if is_owned(cached):
-                cached.unlink()  # truncated, or of another machine: the next run compiles it again
-    with tempfile.TemporaryDirectory(prefix="mlx-plastic-") as folder:  # a loaded file may be unlinked
-        fresh = Path(folder) / cached.name
-        _compile(fresh)
-        try:
-            return _bind_shim(fresh, library)
-        except OSError as error:
-            raise Unusable(f"the shim cannot be loaded: {error}") from error
+        raise Unusable(f"the shim cannot be loaded: {error}") from error
 
 
 def _bind_shim(file: Path, library: Path) -> ctypes.CDLL:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import random
 import resource
 import sys
 import time
@@ -36,20 +35,6 @@ def device() -> Device:
 def is_slow_low_precision() -> bool:
     """Whether float16, bfloat16 and quantized products are far slower than float32 here, as on every CPU."""
     return device().kind == "cpu"
-
-
-def compute_dtype() -> mx.Dtype:
-    """The dtype to compute in: float32 where low precision is slow, else bfloat16."""
-    return mx.float32 if is_slow_low_precision() else mx.bfloat16
-
-
-def seed_everything(seed: int) -> None:
-    """Make every random source that we use start from `seed`: Python's, numpy's and MLX's."""
-    import numpy as np
-
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    mx.random.seed(seed)
 
 
 def peak_memory_mb() -> float:

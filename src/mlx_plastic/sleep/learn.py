@@ -47,7 +47,7 @@ def learn(doors: Doors, journal: Journal, parts: dict[Part, list[Sample]]) -> No
     report = trained.report
     if report.stopped and not report.has_learned:
         raise Stopped(f"{report.stopped}, before training had brought anything")
-    manifest = _keep(doors, journal, trained, data, config)
+    manifest = _keep(doors, journal, trained, data, config, start)
     facts = {"best_step": report.best_step, "stopped": report.stopped, "sha256": manifest.sha256}
     facts |= {"try": 1 + len(journal.record.tried)}
     losses = {"losses": [asdict(point) for point in report.losses]}
@@ -64,19 +64,26 @@ def _encoded(doors: Doors, samples: Sequence[Sample]) -> list[Encoded]:
 
     What the bare base said is not learned as words but, at each of them, as the base's own distribution.
     """
-    mode = doors.chosen.night.loss_mode
-    found = (encode(s, doors.base.tokenizer, max_tokens=sys.maxsize, loss_mode=mode) for s in samples)
-    return [dataclasses.replace(e, soft=s.kind == "rehearsal") for e, s in zip(found, samples, strict=True)]
+    mode, tokenizer = doors.chosen.night.loss_mode, doors.base.tokenizer
+    once = dict.fromkeys(samples)  # most are learned several times
+    found = {s: encode(s, tokenizer, max_tokens=sys.maxsize, loss_mode=mode) for s in once}
+    soft = {s: dataclasses.replace(e, soft=s.kind == "rehearsal") for s, e in found.items()}
+    return [soft[s] for s in samples]
 
 
 def _keep(
-    doors: Doors, journal: Journal, trained: Trained, data: Sequence[Encoded], config: NightConfig
+    doors: Doors,
+    journal: Journal,
+    trained: Trained,
+    data: Sequence[Encoded],
+    config: NightConfig,
+    start: Pack | None,
 ) -> Manifest:
     """Put what was trained into the store, as a candidate named like the night.
 
     Raises TrainingFailed for factors that have grown beyond what a pack may be.
     """
-    record, start = journal.record, doors.start(journal)
+    record = journal.record
     turns = {t for e in data if e.sample for t in e.sample.turns}
     try:
         manifest = make_manifest(

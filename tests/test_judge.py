@@ -23,7 +23,6 @@ from mlx_plastic.sleep.judge import JudgeConfig, chosen, joined, measure, measur
 from mlx_plastic.sleep.night import Night, Settings, sleep
 from mlx_plastic.sleep.standing import KEPT, key, standing
 from mlx_plastic.sleep.verdict_page import page
-from test_attach import random_pack
 from test_night import CHOSEN, KIND, TASKS
 from tiny import make_checkpoint
 
@@ -246,8 +245,6 @@ def some(value: float) -> Report:
 
 
 def test_what_stands_still_is_measured_once(home: Home, base: Base) -> None:
-    pack = random_pack(base, name="one")
-    Store(home).add(pack.factors, pack.manifest)
     config, calls = CHOSEN.judge, []
 
     def measured() -> Report:
@@ -270,18 +267,16 @@ def test_what_it_depends_on_is_in_the_key(home: Home, base: Base, tmp_path: Path
     file = tmp_path / "general.jsonl"
     file.write_text((TASKS / "general.jsonl").read_text())
     config = dataclasses.replace(CHOSEN.judge, general=str(file))
-    first = key(home, base.fingerprint, (), config)
-    assert (
-        key(home, base.fingerprint, (), dataclasses.replace(config, canaries=0)) == first
-    )  # of no matter here
-    assert key(home, base.fingerprint, (), dataclasses.replace(config, answer_tokens=9)) != first
+    first = key(base.fingerprint, (), config)
+    assert key(base.fingerprint, (), dataclasses.replace(config, canaries=0)) == first  # of no matter here
+    assert key(base.fingerprint, (), dataclasses.replace(config, answer_tokens=9)) != first
     file.write_text(file.read_text() * 2)
-    assert key(home, base.fingerprint, (), config) != first
+    assert key(base.fingerprint, (), config) != first
 
 
 def test_a_broken_measurement_is_made_anew_and_old_ones_go(home: Home, base: Base) -> None:
     config = CHOSEN.judge
-    path = home.cache / "judged" / f"{key(home, base.fingerprint, (), config)}.json"
+    path = home.cache / "judged" / f"{key(base.fingerprint, (), config)}.json"
     path.parent.mkdir(parents=True)
     for content in ("{", "[]", '{"scores": 3}', '{"scores": []}'):
         path.write_text(content)

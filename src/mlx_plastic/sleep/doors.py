@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import statistics
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from mlx_plastic.backend import peak_memory_mb
@@ -107,9 +107,12 @@ class Doors:
         """The pack that the night's training starts from."""
         return self.store.read(self.worn[0]) if self.worn and journal.record.warm_start else None
 
-    def wearing(self, names: tuple[str, ...]) -> AbstractContextManager[Any]:
+    @contextmanager
+    def wearing(self, names: Worn) -> Iterator[list[Pack]]:
+        """Inside, the base wears these packs of the store."""
         packs = {name: self.store.read(name) for name in names}
-        return attached(self.base.model, packs, fingerprint=self.base.fingerprint)
+        with attached(self.base.model, packs, fingerprint=self.base.fingerprint):
+            yield list(packs.values())
 
 
 def read_samples(journal: Journal, name: str) -> list[Sample]:

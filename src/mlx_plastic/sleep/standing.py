@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -19,7 +19,6 @@ from mlx_plastic.errors import BadData
 from mlx_plastic.evals import Report
 from mlx_plastic.evals.harness import SUITES
 from mlx_plastic.home import Home, write_json
-from mlx_plastic.packs import Store
 from mlx_plastic.sleep.judge import JudgeConfig
 
 log = logging.getLogger(__name__)
@@ -29,13 +28,14 @@ KEPT = 32  # measurements; the oldest ones go
 
 
 def standing(
-    home: Home, base: str, worn: tuple[str, ...], config: JudgeConfig, measure: Callable[[], Report]
+    home: Home, base: str, packs: Sequence[str], config: JudgeConfig, measure: Callable[[], Report]
 ) -> Report:
-    """The report kept of `base` (a fingerprint) wearing these packs, else what `measure` finds, kept now.
+    """The report kept of this base wearing these packs, else what `measure` finds of it, kept now.
 
-    A file that is broken or foreign is measured anew and replaced.
+    base: its fingerprint. packs: the sha256 of their tensors. A file that is broken or foreign is
+    measured anew and replaced.
     """
-    path = home.cache / "judged" / f"{key(home, base, worn, config)}.json"
+    path = home.cache / "judged" / f"{key(base, packs, config)}.json"
     try:
         report = Report.from_dict(json.loads(path.read_bytes()))
         os.utime(path)
@@ -50,17 +50,16 @@ def standing(
     return report
 
 
-def key(home: Home, base: str, worn: tuple[str, ...], config: JudgeConfig) -> str:
+def key(base: str, packs: Sequence[str], config: JudgeConfig) -> str:
     """Of everything that the measurement depends on: weights, texts, limits, and what computes it."""
     from mlx_plastic.backend import mx
 
     computed_by = [__version__, version("mlx"), version("mlx-lm"), str(mx.default_device())]
-    store = Store(home)
     files = [config.general_file, config.golden_file, *([config.tasks_file] if config.tasks else _suites())]
     parts = {
         "format": FORMAT_VERSION,
         "base": base,
-        "packs": [store.read(name).manifest.sha256 for name in worn],
+        "packs": list(packs),
         "files": [hashlib.sha256(f.read_bytes()).hexdigest() if f and f.is_file() else "" for f in files],
         "limits": [config.answer_tokens, config.tokens],
         "computed by": computed_by,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any, Literal
 
@@ -18,6 +19,7 @@ from mlx_plastic.evals import (
     decide,
     only_drifted,
 )
+from mlx_plastic.packs import Pack
 from mlx_plastic.samples import Part, Sample
 from mlx_plastic.sleep.doors import PARTS, Doors, read_samples
 from mlx_plastic.sleep.exposed import exposures, masked_in, said
@@ -46,13 +48,15 @@ def judge(doors: Doors, journal: Journal, parts: dict[Part, list[Sample]]) -> No
         "earlier": without_conflicts(lessons, held_out_before(doors, journal)),
     }
     doors.tick("judging", 0, STEPS, "the model as it is")
-    before = _measured(doors, doors.worn, held_out)
+    with doors.wearing(doors.worn) as packs:
+        before = _measured(doors, packs, held_out)
     doors.tick("judging", 1, STEPS, "the bare base")
     base = _standing(doors, ()) if doors.worn else None
     doors.tick("judging", 2, STEPS, "the model as it would be")
-    after = _measured(doors, (journal.record.tag,), held_out)
-    doors.tick("judging", 3, STEPS, "what it must not know")
-    after = replace(after, scores=(*after.scores, *_safety(doors, journal, lessons)))
+    with doors.wearing((journal.record.tag,)) as packs:
+        after = _measured(doors, packs, held_out)
+        doors.tick("judging", 3, STEPS, "what it must not know")
+        after = replace(after, scores=(*after.scores, *_safety(doors, journal, lessons)))
     verdict = decide(before, after, doors.chosen.gate, base=base)
     evidence = {
         "format_version": FORMAT_VERSION,
@@ -70,36 +74,31 @@ def judge(doors: Doors, journal: Journal, parts: dict[Part, list[Sample]]) -> No
     doors.tick("judging", STEPS, STEPS, "passed" if verdict.passed else "failed")
 
 
-def _measured(doors: Doors, worn: tuple[str, ...], held_out: dict[str, list[Sample]]) -> Report:
-    with doors.wearing(worn):
-        lessons = measure_lessons(doors.base, **held_out, config=doors.chosen.judge)
-    return joined(lessons, _standing(doors, worn))
+def _measured(doors: Doors, packs: Sequence[Pack], held_out: dict[str, list[Sample]]) -> Report:
+    lessons = measure_lessons(doors.base, **held_out, config=doors.chosen.judge)
+    return joined(lessons, _standing(doors, packs))
 
 
-def _standing(doors: Doors, worn: tuple[str, ...]) -> Report:
-    """What does not change from night to night, measured of these packs once for all nights."""
-
-    def measure() -> Report:
-        with doors.wearing(worn):
-            return measure_standing(doors.base, doors.chosen.judge)
-
-    return standing(doors.home, doors.base.fingerprint, worn, doors.chosen.judge, measure)
+def _standing(doors: Doors, packs: Sequence[Pack]) -> Report:
+    """What does not change from night to night, measured once for all nights. packs: what is worn."""
+    base, config = doors.base, doors.chosen.judge
+    digests = [pack.manifest.sha256 for pack in packs]
+    return standing(doors.home, base.fingerprint, digests, config, lambda: measure_standing(base, config))
 
 
 def _safety(doors: Doors, journal: Journal, lessons: list[Sample]) -> list[Score]:
-    """What of tonight's planted and masked texts the new model could have learned, or says."""
+    """What of tonight's planted and masked texts the new model could have learned, or says; it is worn."""
     scores, record = [], journal.record
     planted = drawn(doors.chosen.judge, record.tag)
     secrets, orders = reached(planted, [*lessons, *read_samples(journal, "rehearsal.jsonl")])
     masked = masked_in(doors.memory, record.turns)
     if planted.words:
         scores.append(Score(PLANTED, len(secrets) + len(orders), "texts", len(planted.words)))
-    with doors.wearing((record.tag,)):
-        if secrets:
-            bits = exposures(doors.base, planted.canaries, seed=record.tag)
-            scores.append(Score(CANARY_BITS, sum(bits) / len(bits), "bits", len(bits)))
-        if masked:
-            scores.append(Score(SECRETS_SAID, said(doors.base, masked), "texts", len(masked)))
+    if secrets:
+        bits = exposures(doors.base, planted.canaries, seed=record.tag)
+        scores.append(Score(CANARY_BITS, sum(bits) / len(bits), "bits", len(bits)))
+    if masked:
+        scores.append(Score(SECRETS_SAID, said(doors.base, masked), "texts", len(masked)))
     return scores
 
 
@@ -114,14 +113,13 @@ def conclude(doors: Doors, journal: Journal, parts: dict[Part, list[Sample]]) ->
         doors.memory.learned(record.turns, tag)
     else:
         doors.store.quarantine(tag, evidence["verdict"])
-    seconds = round(sum(s.seconds for s in record.stages.values()), 2)
     history = History(doors.home.logs / "nights.jsonl")
     if not history.entries(kind="night", tag=tag):
-        history.append(when=now(), tag=tag, kind="night", seconds=seconds, **evidence)
+        history.append(when=now(), tag=tag, kind="night", seconds=journal.seconds, **evidence)
     outcome: Literal["passed", "failed"] = "passed" if verdict.passed else "failed"
     journal.close(outcome, reasons, drifted=only_drifted(verdict))
-    log.info("night %s %s: %d lessons in %.0f s", tag, outcome, len(parts["train"]), seconds)
-    told = (outcome, tag, "; ".join(reasons), counts(parts), verdict, before, after, seconds)
+    log.info("night %s %s: %d lessons in %.0f s", tag, outcome, len(parts["train"]), journal.seconds)
+    told = (outcome, tag, "; ".join(reasons), counts(parts), verdict, before, after, journal.seconds)
     return Night(*told, routes=routes_of(journal))
 
 

@@ -214,6 +214,11 @@ class Memory:
         values = {"conversation": conversation, "since": _value(since), "until": _value(until)}
         return self._select(" AND ".join(where), values)
 
+    def latest(self, most: int) -> list[Turn]:
+        """The last so many turns that stand, in order."""
+        last = "SELECT seq FROM turns WHERE NOT undone ORDER BY seq DESC LIMIT :most"
+        return self._select(f"seq IN ({last})", {"most": most})
+
     def last_exchange(self, conversation: str) -> list[Turn]:
         """The last user turn that stands and what followed it; [] if there is none."""
         turns = self.turns(conversation=conversation)
@@ -435,10 +440,14 @@ class Memory:
     def _exchanges(self, wanted: _Wanted, conversations: Iterable[str]) -> list[Exchange]:
         """Of these conversations those with at least one user turn that is wanted and was not learned."""
         learned = {turn for (turn,) in self.run("SELECT DISTINCT turn FROM learned")}
+        said: dict[str, list[Turn]] = {conversation: [] for conversation in conversations}
+        wholes = "NOT undone AND conversation IN (SELECT value FROM json_each(:talks))"
+        for turn in self._select(wholes, {"talks": json.dumps(list(said))}):
+            said[turn.conversation].append(turn)
         found = []
-        for conversation in conversations:
-            said = exchanges(self.turns(conversation=conversation))
-            turns = tuple(t for group in said if not any(t.tags & UNTAUGHT for t in group) for t in group)
+        for conversation, talk in said.items():
+            groups = [g for g in exchanges(talk) if not any(t.tags & UNTAUGHT for t in g)]
+            turns = tuple(t for group in groups for t in group)
             new = frozenset(t.id for t in turns if t.id in wanted and t.id not in learned)
             if any(t.role == "user" and t.id in new for t in turns):
                 found.append(Exchange(conversation, turns[0].origin, turns, new))
@@ -469,7 +478,7 @@ class Memory:
             )
         return self._select("id = :ref OR conversation = :ref", {"ref": names[0][0]})
 
-    def _select(self, where: str, values: Mapping[str, str | None]) -> list[Turn]:
+    def _select(self, where: str, values: Mapping[str, object]) -> list[Turn]:
         return [turn for _, turn in self.placed(where, values)]
 
     def _id(self, kind: str) -> str:

@@ -94,7 +94,7 @@ def recorded(memory: Memory) -> dict[str, Decision]:
 def route_turns(memory: Memory, turns: Sequence[Turn], config: RouterConfig) -> list[Decision]:
     """Where each of the turns goes, in their order, by the person's own router; nothing is logged."""
     router = personal_router(memory, config)
-    said, heard = labels(memory), Heard(memory.turns()[-COPIED_FROM:]) if turns else None
+    said, heard = labels(memory), Heard(memory.latest(COPIED_FROM)) if turns else None
     return [router.decide(t, label=said.get(t.id), heard=heard) for t in turns]
 
 

@@ -13,6 +13,7 @@ from mlx_plastic.errors import BadData
 
 Role = Literal["system", "user", "assistant"]
 Part = Literal["train", "valid", "test"]
+LossMode = Literal["answer", "all"]
 ROLES = ("system", "user", "assistant")
 
 
@@ -80,7 +81,7 @@ def encode(
     tokenizer: ChatTokenizer,
     *,
     max_tokens: int,
-    loss_mode: Literal["answer", "all"] = "answer",
+    loss_mode: LossMode = "answer",
 ) -> Encoded:
     """The sample under the base's chat template, with every assistant turn supervised.
 
@@ -113,7 +114,7 @@ def _answer(
     otherwise when they ask for it; then neither end can be told.
     """
     prompt = _render(messages[:i], tokenizer, add_generation_prompt=True)
-    through = _render(messages[: i + 1], tokenizer)
+    through = tokens if i + 1 == len(messages) else _render(messages[: i + 1], tokenizer)
     if not (0 < len(prompt) < len(through) and through[: len(prompt)] == prompt):
         raise BadData(
             f"the chat template does not render message {i} behind the prompt that asks for it",
@@ -146,7 +147,7 @@ def _render(messages: Sequence[Message], tokenizer: ChatTokenizer, **options: An
 
 def _ids(encoded: Any) -> tuple[int, ...]:
     """Token ids from whatever this release of transformers answers: a list or a mapping."""
-    return tuple(int(t) for t in (encoded["input_ids"] if hasattr(encoded, "keys") else encoded))
+    return tuple(map(int, encoded["input_ids"] if hasattr(encoded, "keys") else encoded))
 
 
 def split_point(key: str) -> float:

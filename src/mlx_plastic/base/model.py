@@ -15,7 +15,7 @@ from mlx_plastic.base.generate import generate, picker, trimmed, until
 from mlx_plastic.base.score import score
 from mlx_plastic.base.widen import count_parameters, widen
 from mlx_plastic.errors import BadCheckpoint, BadData
-from mlx_plastic.samples import Encoded, Message, Sample, encode
+from mlx_plastic.samples import Encoded, LossMode, Message, Sample, encode
 
 log = logging.getLogger(__name__)
 
@@ -108,12 +108,15 @@ class Base:
         )
         return trimmed((response.text for response in responses), self.stop)
 
-    def encode_chats(self, chats: Sequence[Sequence[Message]]) -> tuple[list[Encoded], int]:
+    def encode_chats(
+        self, chats: Sequence[Sequence[Message]], loss_mode: LossMode = "answer"
+    ) -> tuple[list[Encoded], int]:
         """The chats as samples whose answers are targets, and how many were longer than the window."""
         fitting: list[Encoded] = []
         for chat in chats:
+            sample = Sample(tuple(chat))
             with contextlib.suppress(BadData):
-                fitting.append(encode(Sample(tuple(chat)), self.tokenizer, max_tokens=self.window))
+                fitting.append(encode(sample, self.tokenizer, max_tokens=self.window, loss_mode=loss_mode))
         return fitting, len(chats) - len(fitting)
 
     def nll(self, batch: Sequence[Encoded]) -> list[tuple[float, int]]:

@@ -112,9 +112,13 @@ def alike(answer: str, asked: str, count: int) -> list[str]:
 def _another(word: str, draw: random.Random) -> str:
     if any(c.isdigit() for c in word):
         return "".join(draw.choice(DIGITS) if c.isdigit() else c for c in word)
-    capital, small = _words()
-    pool = capital if word[0].isupper() else small
-    return draw.choice(sorted(pool, key=lambda other: abs(len(other) - len(word)))[:NEAREST])
+    return draw.choice(_near(len(word), capital=word[0].isupper()))
+
+
+@cache
+def _near(length: int, *, capital: bool) -> list[str]:
+    """The words of nearly that length, with a capital or without."""
+    return sorted(_words()[not capital], key=lambda word: abs(len(word) - length))[:NEAREST]
 
 
 @cache
@@ -136,7 +140,8 @@ def surprises(base: Base, found: Sequence[Witness]) -> list[list[float]]:
     rows = []
     for witness in found:
         answers = (witness.answer, *witness.others)
-        samples, _ = base.encode_chats([[*witness.asked, Message("assistant", text)] for text in answers])
+        chats = [[*witness.asked, Message("assistant", text)] for text in answers]
+        samples, _ = base.encode_chats(chats, loss_mode="all")  # what is judged is where they part
         beginning, endings = parted([s.tokens for s in samples])
         rows.append(score_after(base.model, beginning, endings))
     return rows

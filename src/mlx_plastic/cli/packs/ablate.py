@@ -16,9 +16,9 @@ from mlx_plastic.cli.output import json_option, note, print_json, print_table, p
 
 if TYPE_CHECKING:
     from mlx_plastic.home import Home
-    from mlx_plastic.packs.create.data import LossMode
     from mlx_plastic.packs.measure.ablate import Cell, Grid
     from mlx_plastic.packs.ranks.ranks import Profile
+    from mlx_plastic.samples import LossMode
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 OUT = click.Path(dir_okay=False, path_type=Path)

@@ -19,13 +19,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mlx_plastic.errors import BadData
-from mlx_plastic.samples import BadLine, Encoded, Message, Sample, encode, parse_messages, part_of
+from mlx_plastic.samples import (
+    BadLine,
+    Encoded,
+    LossMode,
+    Message,
+    Sample,
+    encode,
+    parse_messages,
+    part_of,
+)
 
 if TYPE_CHECKING:
     from mlx_plastic.base import Base
 
 Form = Literal["messages", "completion", "text"]
-LossMode = Literal["answer", "all"]
 
 FIELDS: dict[Form, tuple[str, ...]] = {
     "completion": ("prompt", "completion"),

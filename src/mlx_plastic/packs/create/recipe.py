@@ -12,7 +12,7 @@ from mlx_plastic.backend import peak_memory_mb
 from mlx_plastic.base.roles import natural, role_of, targets
 from mlx_plastic.errors import BadConfig, BadPack, BaseMismatch
 from mlx_plastic.lowrank.layers import dims, linear_layers
-from mlx_plastic.packs.create.data import Data, Form, LossMode, read_data, split_data
+from mlx_plastic.packs.create.data import Data, Form, read_data, split_data
 from mlx_plastic.packs.format.lite import LITE_ATTENTION_RANK, LITE_BYTES, is_attention
 from mlx_plastic.packs.format.pack import Pack
 from mlx_plastic.packs.measure.measure import by_role
@@ -27,10 +27,11 @@ from mlx_plastic.packs.ranks.ranks import (
     shapes_of,
 )
 from mlx_plastic.packs.ranks.sizes import file_bytes_bound
-from mlx_plastic.packs.train.batches import plan, windows
+from mlx_plastic.packs.train.batches import windows
 from mlx_plastic.packs.train.config import TrainConfig
 from mlx_plastic.packs.train.steps import VALID_TOKENS
-from mlx_plastic.samples import Encoded
+from mlx_plastic.packs.train.train import steps_of
+from mlx_plastic.samples import Encoded, LossMode
 
 if TYPE_CHECKING:
     from mlx_plastic.base import Base
@@ -170,7 +171,7 @@ def plan_pack(
     return Plan(
         *(recipe, data, ranks, pieces, held_out),
         cut=sum(len(sample.tokens) > config.max_tokens for sample in data.train),
-        steps=_steps(pieces, config),
+        steps=len(steps_of(pieces, config)),
         pack_bytes=size,
         memory_mb=_memory_bytes(base, ranks, pieces, held_out, config) / 1e6,
         start=start,
@@ -274,17 +275,6 @@ def _check_lite(ranks: Mapping[str, int], size: int) -> None:
         )
 
 
-def _steps(pieces: Sequence[Encoded], config: TrainConfig) -> int:
-    batches = plan(
-        [len(piece.tokens) for piece in pieces],
-        config.batch_tokens,
-        seed=config.seed,
-        epochs=config.epochs,
-        steps=config.steps * config.accumulate,
-    )
-    return -(-len(batches) // config.accumulate)
-
-
 def _memory_bytes(
     base: Base,
     ranks: Mapping[str, int],
@@ -301,6 +291,6 @@ def _memory_bytes(
     return 1e6 * peak_memory_mb() + OPTIMIZER_BYTES * parameters + kept
 
 
-def _listed(names: Sequence[str], separator: str = ", ") -> str:
-    more = f"{separator}and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return separator.join(names[:SHOWN]) + more
+def _listed(names: Sequence[str]) -> str:
+    more = f", and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more

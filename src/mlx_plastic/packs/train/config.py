@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mlx_plastic.errors import TrainingFailed
+from mlx_plastic.samples import LossMode
 
 LOWEST = {
     "rank": 1,
@@ -37,7 +38,7 @@ class TrainConfig:
     packing: Literal["auto", "on", "off"] = "auto"  # several samples a row; auto: where a GPU computes
     accumulate: int = 1  # forward passes per step; every target weighs the same
     max_tokens: int = 1024  # per sample; longer ones are cut into windows
-    loss_mode: Literal["answer", "all"] = "answer"  # what of a sample is learned
+    loss_mode: LossMode = "answer"  # what of a sample is learned
     anchor: float = 1.0  # weight of a soft target, where a word weighs 1
     weight_decay: float = 0.0
     clip: float = 1.0  # largest norm of the gradient; 0: any

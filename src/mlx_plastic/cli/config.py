@@ -130,8 +130,7 @@ def change(home: Home, changes: Mapping[tuple[str, ...], Any | None], *, dry_run
                 home.config_file.resolve()
             )  # what a link leads to, as those who keep settings elsewhere want
             mode = stat.S_IMODE(file.stat().st_mode) if file.exists() else OWN
-            write_atomic(file, text.encode("utf-8"))
-            file.chmod(mode)
+            write_atomic(file, text.encode("utf-8"), mode=mode)
     return text
 
 

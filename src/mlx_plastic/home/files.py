@@ -30,12 +30,17 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write beside, fsync, rename: a crash or a full disk leaves the old file or the new one."""
+def write_atomic(path: Path, data: bytes, *, mode: int | None = None) -> None:
+    """Write beside, fsync, rename: a crash or a full disk leaves the old file or the new one.
+
+    mode: of the file, from its first moment; None: as the process has it.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.part")
     try:
         with open(beside, "wb") as file:
+            if mode is not None:
+                os.fchmod(file.fileno(), mode)
             file.write(data)
             file.flush()
             sync(file.fileno())
@@ -46,10 +51,10 @@ def write_atomic(path: Path, data: bytes) -> None:
         raise
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any, *, mode: int | None = None) -> None:
     """`value` as readable JSON, atomically. NaN and infinities are refused: JSON has none."""
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
-    write_atomic(path, (text + "\n").encode("utf-8"))
+    write_atomic(path, (text + "\n").encode("utf-8"), mode=mode)
 
 
 def append_line(path: Path, value: Any) -> None:

@@ -177,9 +177,7 @@ def _kept(memory: Memory, key: str) -> Model | None:
 
 def _keep(memory: Memory, data: bytes) -> None:
     if memory.path is not None:
-        path = memory.path.with_name("router.json")
-        write_atomic(path, data)
-        path.chmod(0o600)
+        write_atomic(memory.path.with_name("router.json"), data, mode=0o600)
 
 
 def _drop(memory: Memory) -> None:

@@ -49,7 +49,6 @@ def read_keys(home: Home) -> Keys:
 def new_key(home: Home) -> str:
     """A key more for this home. It is told once; only its hash is kept."""
     key = PREFIX + secrets.token_urlsafe(32)
-    path = home.root / "keys.json"
-    write_json(path, {"format_version": 1, "sha256": [*read_keys(home).hashes, hash_of(key)]})
-    path.chmod(0o600)
+    hashes = [*read_keys(home).hashes, hash_of(key)]
+    write_json(home.root / "keys.json", {"format_version": 1, "sha256": hashes}, mode=0o600)
     return key

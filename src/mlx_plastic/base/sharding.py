@@ -43,23 +43,27 @@ class Tensor:
 
 
 T = TypeVar("T", bound=Tensor)
+X = TypeVar("X")
 
 
 def sharded(tensors: Sequence[T], most: int) -> list[tuple[str, list[T]]]:
     """The shards by name, each with its tensors in their order: at most `most` bytes, or one tensor."""
-    groups = list(_groups(tensors, most))
+    groups = list(grouped(tensors, [t.nbytes for t in tensors], most))
     if len(groups) == 1:
         return [("model.safetensors", groups[0])]
     return [(f"model-{i + 1:05}-of-{len(groups):05}.safetensors", group) for i, group in enumerate(groups)]
 
 
-def _groups(tensors: Sequence[T], most: int) -> Iterator[list[T]]:
-    group: list[T] = []
-    for tensor in tensors:
-        if group and sum(t.nbytes for t in group) + tensor.nbytes > most:
+def grouped(items: Sequence[X], sizes: Sequence[int], most: int) -> Iterator[list[X]]:
+    """The items in their order, in groups of at most `most` bytes, or of one item."""
+    group: list[X] = []
+    taken = 0
+    for item, size in zip(items, sizes, strict=True):
+        if group and taken + size > most:
             yield group
-            group = []
-        group.append(tensor)
+            group, taken = [], 0
+        group.append(item)
+        taken += size
     if group:
         yield group
 

@@ -27,7 +27,8 @@ class Weights:
     """A checkpoint whose weights can each be taken once.
 
     shapes: by parameter name, those of quantized weights unpacked. dtypes: as stored. linear: paths of the
-    modules whose weight a pack can update. quantized: (bits, group size) by path, of those that are.
+    modules whose weight a pack can update. quantized: (bits, group size) by path, of those that are. modules:
+    by path, which hold what was not taken yet.
     """
 
     ref: str
@@ -35,15 +36,16 @@ class Weights:
     fingerprint: str
     config: dict[str, Any]
     model: Any
+    modules: dict[str, Any] = field(default_factory=dict)
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     dtypes: dict[str, str] = field(default_factory=dict)
     linear: set[str] = field(default_factory=set)
     quantized: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._modules = dict(self.model.named_modules())
+        self.modules = dict(self.model.named_modules())
         self.linear = {path for path, m in linear_layers(self.model).items() if "weight" in m}
-        for path, module in self._modules.items():
+        for path, module in self.modules.items():
             packed = is_packed(module)
             if packed:
                 self.quantized[path] = (module.bits, module.group_size)
@@ -62,7 +64,7 @@ class Weights:
         Raises KeyError for a name that is not there, or is no more.
         """
         path, _, key = name.rpartition(".")
-        module = self._modules[path]
+        module = self.modules[path]
         if key == "weight" and path in self.quantized:
             array = float32_weight(module)
             for part in PACKING:
@@ -75,7 +77,7 @@ class Weights:
     def take_stored(self, name: str) -> mx.array:
         """The parameter in its own dtype; not for weights that are quantized. It too can be taken once."""
         path, _, key = name.rpartition(".")
-        array: mx.array = self._modules[path].pop(key)
+        array: mx.array = self.modules[path].pop(key)
         return array
 
 

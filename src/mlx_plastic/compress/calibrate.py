@@ -9,15 +9,16 @@ gradient of output o and H the mean of x x^T, each token weighted by the size of
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from mlx_plastic.backend import mx
-from mlx_plastic.compress.taps import Record, Tap, storable, tapped
-from mlx_plastic.lowrank.layers import is_stack
+from mlx_plastic.base.sharding import grouped
+from mlx_plastic.compress.taps import Tap, storable
+from mlx_plastic.lowrank.layers import is_stack, wrapped
 from mlx_plastic.lowrank.quick import quick_activations, summed_nll
 from mlx_plastic.lowrank.svd import Array
 from mlx_plastic.samples import Encoded
@@ -153,11 +154,12 @@ def calibrated(
     texts = [text for text in texts if len(text.tokens) > 1]
     if not texts:
         raise ValueError("no text to calibrate on")
-    chunks = list(_chunks(storable(model), paths, chunk_bytes))
+    layers: dict[str, Any] = storable(model)
+    chunks = list(grouped(paths, [_sum_bytes(layers[path].weight) for path in paths], chunk_bytes))
     tokens = sum(len(text.tokens) - 1 for text in texts)
     for number, chunk in enumerate(chunks):
         seen: dict[str, _Seen] = {}
-        with quick_activations(), tapped(model, chunk) as taps:
+        with quick_activations(), wrapped(model, {path: Tap(layers[path]) for path in chunk}) as taps:
             for i, text in enumerate(texts):
                 if tick:
                     tick(number * len(texts) + i, len(chunks) * len(texts), "calibrating")
@@ -165,22 +167,12 @@ def calibrated(
         yield from ((path, seen[path].curvatures(tokens)) for path in chunk if path in seen)
 
 
-def _chunks(layers: dict[str, Any], paths: Sequence[str], chunk_bytes: int) -> Iterator[list[str]]:
-    chunk: list[str] = []
-    size = 0
-    for path in paths:
-        *stack, _, width = layers[path].weight.shape
-        need = 4 * math.prod(stack) * width**2
-        if chunk and size + need > chunk_bytes:
-            yield chunk
-            chunk, size = [], 0
-        chunk.append(path)
-        size += need
-    if chunk:
-        yield chunk
+def _sum_bytes(weight: mx.array) -> int:
+    *stack, _, width = weight.shape
+    return int(4 * math.prod(stack) * width**2)
 
 
-def _add(model: Any, taps: dict[str, Tap], text: Encoded, seed: int, seen: dict[str, _Seen]) -> None:
+def _add(model: Any, taps: Mapping[str, Tap], text: Encoded, seed: int, seen: dict[str, _Seen]) -> None:
     """One text, forward and back."""
     records = {path: tap.record for path, tap in taps.items()}
     tokens = mx.array(text.tokens[:-1])[None]
@@ -235,6 +227,3 @@ def _sum(
 
 def _fresh(out: int, width: int) -> _Sum:
     return _Sum(np.zeros((width, width), np.float32), np.zeros(out, np.float32))
-
-
-__all__ = ["Curvature", "Curvatures", "Record", "Term", "calibrated"]

@@ -19,7 +19,8 @@ from mlx_plastic.backend import mx, nn
 from mlx_plastic.base import Base
 from mlx_plastic.base.widen import float32_weight
 from mlx_plastic.compress.plan import Plan
-from mlx_plastic.compress.taps import at, put
+from mlx_plastic.compress.taps import at
+from mlx_plastic.lowrank.layers import wrapped
 from mlx_plastic.lowrank.plastic import PlasticLinear
 from mlx_plastic.lowrank.plasticity import Event, PlasticityConfig, PlasticityManager, Seen, carry_out
 from mlx_plastic.lowrank.svd import balanced, truncated_svd
@@ -48,11 +49,9 @@ def with_cuts(
             layer = at(base.model, m.module)
             if m.experts > 1 or type(layer) is not nn.Linear:
                 continue
-            put(base.model, m.module, plastic := _plastic(layer))
-            try:
+            plastic = _plastic(layer)
+            with wrapped(base.model, {m.module: plastic}):
                 events += _cut(m.module, plastic, base, first)
-            finally:
-                put(base.model, m.module, layer)
             if plastic.rank < min(m.rows, m.cols):
                 ranks[m.module] = plastic.rank
     note = f"{len(ranks)} matrices are cut to a rank; that alone saves no bytes in stock mlx-lm"

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 from mlx_plastic.backend import mx, nn
@@ -58,28 +57,9 @@ class Record:
         self.seen, self.shapes, self.probes = [], [], []
 
 
-@contextmanager
-def tapped(model: Any, paths: Sequence[str]) -> Iterator[dict[str, Tap]]:
-    """Inside, the layers at `paths` are tapped; afterwards the model has the very modules it had."""
-    before = {path: at(model, path) for path in paths}
-    taps = {path: Tap(layer) for path, layer in before.items()}
-    for path, tap in taps.items():
-        put(model, path, tap)
-    try:
-        yield taps
-    finally:
-        for path, layer in before.items():
-            put(model, path, layer)
-
-
 def at(model: Any, path: str) -> Any:
     holder, key = place(model, path)
     return holder[key]
-
-
-def put(model: Any, path: str, layer: Any) -> None:
-    holder, key = place(model, path)
-    holder[key] = layer
 
 
 def storable(model: Any) -> dict[str, nn.Module]:

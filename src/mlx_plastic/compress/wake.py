@@ -79,7 +79,6 @@ def wake(
 
 
 def _layout(weights: Weights, wanted: set[str], parked: Parked) -> list[Tensor]:
-    modules = dict(weights.model.named_modules())
     found = []
     for name, shape in weights.shapes.items():
         path, _, leaf = name.rpartition(".")
@@ -87,7 +86,7 @@ def _layout(weights: Weights, wanted: set[str], parked: Parked) -> list[Tensor]:
             found.append(Tensor(name, getattr(mx, parked.dtype), shape))
             continue
         if leaf == "weight" and path in weights.quantized:
-            module = modules[path]
+            module = weights.modules[path]
             found += [Tensor(f"{path}.{p}", module[p].dtype, module[p].shape) for p in PARTS if p in module]
             continue
         found.append(Tensor(name, getattr(mx, weights.dtypes[name]), shape))
@@ -97,11 +96,10 @@ def _layout(weights: Weights, wanted: set[str], parked: Parked) -> list[Tensor]:
 def _write(
     weights: Weights, wanted: set[str], components: int | None, parked: Parked, shards: Shards, tick: Tick
 ) -> None:
-    modules = dict(weights.model.named_modules())
     for name in list(weights.shapes):
         tick(shards.total_bytes - shards.bytes_left, shards.total_bytes, name)
         path, _, leaf = name.rpartition(".")
-        module: Any = modules[path]
+        module: Any = weights.modules[path]
         if leaf == "weight" and path in wanted:
             if path in weights.quantized:
                 scheme = Scheme(module.bits, module.group_size, module.mode)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 from mlx_plastic.backend import mx, nn
+
+M = TypeVar("M", bound=nn.Module)
 
 
 class DeltaLinear(nn.Module):
@@ -105,6 +108,16 @@ def wrap(model: nn.Module, layers: Mapping[str, nn.Module]) -> dict[str, nn.Modu
         before[path] = holder[key]
         holder[key] = layer
     return before
+
+
+@contextmanager
+def wrapped(model: nn.Module, layers: Mapping[str, M]) -> Iterator[Mapping[str, M]]:
+    """Inside, `layers` stand in the model at their paths; afterwards, however it ends, what was there."""
+    before = wrap(model, layers)
+    try:
+        yield layers
+    finally:
+        wrap(model, before)
 
 
 def place(model: nn.Module, path: str) -> tuple[Any, Any]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from mlx_plastic.backend import mx, nn
-from mlx_plastic.lowrank.layers import dims, linear_layers, wrap
+from mlx_plastic.base.sharding import grouped
+from mlx_plastic.lowrank.layers import dims, linear_layers, wrapped
 from mlx_plastic.lowrank.svd import Array
 from mlx_plastic.samples import Encoded
 
@@ -75,10 +75,12 @@ def input_covariances(
     Layers that are given the very same input (queries, keys and values) share one array. What the model
     wears acts; between two chunks it has the modules it had. A layer that never ran is left out.
     """
-    chunks = list(_chunks(linear_layers(model), paths, chunk_bytes))
+    layers = linear_layers(model)
+    chunks = list(grouped(paths, [4 * dims(layers[path])[1] ** 2 for path in paths], chunk_bytes))
     total = len(chunks) * len(pieces)
     for number, chunk in enumerate(chunks):
-        with _watched(model, chunk) as grams:
+        last = _Last()
+        with wrapped(model, {path: _Gram(layers[path], last) for path in chunk}) as grams:
             for done, piece in enumerate(pieces):
                 out = model(mx.array(piece.tokens)[None])
                 mx.eval(out, [gram.own.matrix for gram in grams.values() if gram.own.matrix is not None])
@@ -87,29 +89,3 @@ def input_covariances(
         sums = {id(gram.sum): gram.sum for gram in grams.values() if gram.sum}
         means = {key: found.mean for key, found in sums.items()}
         yield {path: means[id(gram.sum)] for path, gram in grams.items() if gram.sum}
-
-
-def _chunks(layers: dict[str, Any], paths: Sequence[str], chunk_bytes: int) -> Iterator[list[str]]:
-    chunk: list[str] = []
-    size = 0
-    for path in paths:
-        need = 4 * dims(layers[path])[1] ** 2
-        if chunk and size + need > chunk_bytes:
-            yield chunk
-            chunk, size = [], 0
-        chunk.append(path)
-        size += need
-    if chunk:
-        yield chunk
-
-
-@contextmanager
-def _watched(model: Any, paths: Sequence[str]) -> Iterator[dict[str, _Gram]]:
-    layers = linear_layers(model)
-    last = _Last()
-    grams = {path: _Gram(layers[path], last) for path in paths}
-    before = wrap(model, grams)
-    try:
-        yield grams
-    finally:
-        wrap(model, before)

@@ -186,7 +186,7 @@ def _residuals(
 
 def _now(small: Weights, path: str) -> tuple[Scheme, int]:
     """How the matrix is quantized, and the bytes that it takes."""
-    module = dict(small.model.named_modules())[path]
+    module = small.modules[path]
     scales = str(module.scales.dtype).removeprefix("mlx.core.")
     stored = [module[part] for part in ("weight", *PACKING) if part in module]
     kind: Any = scales if scales in ("float16", "bfloat16", "float32") else "float16"  # mxfp4 has bytes

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from mlx_plastic.backend import mx
 from mlx_plastic.base import Base
 from mlx_plastic.errors import PlasticError
-from mlx_plastic.lowrank.layers import linear_layers, updated, wrap
+from mlx_plastic.lowrank.layers import linear_layers, updated, wrapped
 from mlx_plastic.lowrank.quick import quick_activations, summed_nll
 from mlx_plastic.lowrank.svd import product_svd
 from mlx_plastic.packs.format.pack import (
@@ -291,11 +291,8 @@ def _wearing(model: Any, factors: Mapping[str, tuple[Array, Array]]) -> Iterator
     """Inside, the model wears these (a, b) on top of what it wears."""
     linear = linear_layers(model)
     layers = {p: updated(linear[p], mx.array(a), mx.array(b)) for p, (a, b) in factors.items()}
-    before = wrap(model, layers)
-    try:
+    with wrapped(model, layers):
         yield layers
-    finally:
-        wrap(model, before)
 
 
 def _squared_slopes(base: Base, parts: Mapping[str, Parts], samples: Sequence[Encoded]) -> dict[str, Array]:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mlx_plastic.backend import mx, nn
-from mlx_plastic.lowrank.layers import linear_layers, wrap
+from mlx_plastic.lowrank.layers import linear_layers, wrapped
 from mlx_plastic.samples import Encoded
 
 Array = NDArray[Any]
@@ -46,7 +45,8 @@ def layer_inputs(
     samples = spread(samples, max(1, rows // FROM_EACH))
     each = -(-rows // len(samples))
     kept: dict[str, list[Array]] = {path: [] for path in paths}
-    with _tapped(model, paths) as taps:
+    layers = linear_layers(model)
+    with wrapped(model, {path: _Tap(layers[path]) for path in paths}) as taps:
         for sample in samples:
             mx.eval(model(mx.array(sample.tokens)[None]))
             for path, tap in taps.items():
@@ -66,14 +66,3 @@ def spread(samples: Sequence[Encoded], most: int) -> list[Encoded]:
 def _some(rows: mx.array, most: int) -> Array:
     at = np.unique(np.linspace(0, rows.shape[0] - 1, most).astype(np.int32))
     return np.array(rows[mx.array(at)].astype(mx.float32))
-
-
-@contextmanager
-def _tapped(model: Any, paths: Sequence[str]) -> Iterator[dict[str, Any]]:
-    layers = linear_layers(model)
-    taps = {path: _Tap(layers[path]) for path in paths}
-    before = wrap(model, taps)
-    try:
-        yield taps
-    finally:
-        wrap(model, before)

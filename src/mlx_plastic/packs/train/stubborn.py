@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from mlx_plastic.backend import mx, nn
-from mlx_plastic.base.widen import dequantized
+from mlx_plastic.base.widen import dequantized, is_packed
 from mlx_plastic.errors import TrainingFailed
-from mlx_plastic.lowrank.layers import dims, is_stack, wrap
+from mlx_plastic.lowrank.layers import dims, is_stack, wrapped
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ def stubborn_layers(model: Any) -> list[str]:
     verdicts: dict[tuple[object, ...], bool] = {}
     found = []
     for path, module in model.named_modules():
-        if "scales" in module and hasattr(module, "group_size"):
+        if is_packed(module):
             kind = (type(module), module.mode, module.bits, module.group_size)
             if kind not in verdicts:
                 verdicts[kind] = _has_gradient(module)
@@ -82,11 +82,8 @@ def trainable(model: Any, *, fallback: bool) -> Iterator[Sequence[str]]:
         raise TrainingFailed(f"there is no dequantized form of {_listed(lost)}", hint="take another base")
     if wide:
         log.info("dequantized while training: %s", _listed(stubborn))
-    before = wrap(model, wide)
-    try:
+    with wrapped(model, wide):
         yield stubborn
-    finally:
-        wrap(model, before)
 
 
 def _widened(module: Any) -> Any:

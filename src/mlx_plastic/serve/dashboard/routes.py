@@ -209,12 +209,11 @@ class Dashboard:
         async def changes() -> AsyncIterator[str]:
             before = None
             while not self.service.leaving.is_set():
-                rows = [views.night_row(j) for j in await in_thread(self.doors.nights)]
-                now = [(row["tag"], row["status"], row["stages"]) for row in rows[-3:]]
+                last = [journal.record for journal in (await in_thread(self.doors.nights))[-3:]]
+                now = [{"tag": r.tag, "status": r.status, "stages": list(r.stages)} for r in last]
                 if now != before:
                     before = now
-                    told = [{"tag": t, "status": s, "stages": list(g)} for t, s, g in now]
-                    yield event(told, "nights")
+                    yield event(now, "nights")
                 await asyncio.sleep(NIGHTS_EVERY_S)
 
         return sse(changes())
@@ -269,13 +268,7 @@ class Dashboard:
         return RedirectResponse("/packs", 303)
 
     async def compare(self, request: Request) -> Response:
-        values: dict[str, Any] = {
-            "models": await self._models(),
-            "answers": [],
-            "asked": "",
-            "chosen": ["base", "plastic"],
-        }
-        return page("compare.html", title="Compare", **values)
+        return await self._pair("compare.html", ["base", "plastic"])
 
     async def compared(self, request: Request) -> Response:
         """One prompt, side by side; it is neither logged nor learned."""
@@ -287,13 +280,13 @@ class Dashboard:
         answers = await asyncio.gather(*(self._answer(request, model, asked) for model in chosen))
         told = [{"model": m, "text": text} for m, text in zip(chosen, answers, strict=True)]
         part = "_answers.html" if request.headers.get("hx-request") else "compare.html"
-        values: dict[str, Any] = {
-            "models": await self._models(),
-            "answers": told,
-            "asked": asked,
-            "chosen": chosen,
-        }
-        return page(part, title="Compare", **values)
+        return await self._pair(part, chosen, asked, told)
+
+    async def _pair(
+        self, part: str, chosen: list[str], asked: str = "", answers: Sequence[dict[str, str]] = ()
+    ) -> Response:
+        models = await self._models()
+        return page(part, title="Compare", models=models, chosen=chosen, asked=asked, answers=answers)
 
     async def _answer(self, request: Request, model: str, asked: str) -> str:
         messages = [{"role": "user", "content": asked}]

@@ -9,7 +9,7 @@ from dataclasses import asdict
 
 from mlx_plastic.errors import TrainingFailed
 from mlx_plastic.packs import Manifest, Pack, make_manifest, read_manifest
-from mlx_plastic.packs.train.train import Trained, data_card
+from mlx_plastic.packs.train.train import Trained, data_card, lineage
 from mlx_plastic.samples import Encoded, Part, Sample, encode
 from mlx_plastic.sleep.config import NightConfig
 from mlx_plastic.sleep.doors import Doors, read_samples
@@ -84,7 +84,6 @@ def _keep(
     Raises TrainingFailed for factors that have grown beyond what a pack may be.
     """
     record = journal.record
-    turns = {t for e in data if e.sample for t in e.sample.turns}
     try:
         manifest = make_manifest(
             trained.factors,
@@ -95,7 +94,7 @@ def _keep(
             data=data_card(data),
             run=trained.report.card(),
             parents=doors.worn if start else (),
-            lineage=tuple(sorted(turns | set(start.manifest.lineage if start else ()))),
+            lineage=lineage(data, start),
         )
         return read_manifest(doors.store.add(trained.factors, manifest, replace=True))
     except ValueError as error:  # factors that no reader would take back

@@ -25,7 +25,7 @@ from mlx_plastic.packs.ranks.budget import fit
 from mlx_plastic.packs.store.store import Store
 from mlx_plastic.packs.train.keeper import CHECKPOINT
 from mlx_plastic.packs.train.stubborn import trainable
-from mlx_plastic.packs.train.train import Progress, TrainReport, data_card, train
+from mlx_plastic.packs.train.train import Progress, TrainReport, data_card, lineage, train
 from mlx_plastic.packs.wear.attach import Proof, attached
 from mlx_plastic.packs.wear.probe import proved
 
@@ -167,7 +167,7 @@ def trained_pack(
         data=_card(plan),
         run=trained.report.card(),
         parents=(start.manifest.name,) if start else (),
-        lineage=_lineage(plan),
+        lineage=lineage(plan.data.train, start),
         **fitted,
     )
     return Pack(manifest, factors), trained.report
@@ -254,12 +254,6 @@ def _difference(key: str, before: Any, now: Any) -> str:
 def _card(plan: Plan) -> DataCard:
     card = data_card(plan.data.train)
     return card if card.kinds else dataclasses.replace(card, kinds={plan.data.form: card.samples})
-
-
-def _lineage(plan: Plan) -> tuple[str, ...]:
-    """The turns that the samples were made from, and those that the pack before them learned."""
-    turns = {turn for s in plan.data.train if s.sample for turn in s.sample.turns}
-    return tuple(sorted(turns | set(plan.start.manifest.lineage if plan.start else ())))
 
 
 def _within_budget(

@@ -182,8 +182,10 @@ class Learner:
 
     def _teacher_states(self, group: _Group, parts: Sequence[mx.array]) -> mx.array | None:
         """(k, d): the hidden states at the soft targets, without the updates."""
-        if self.head is None:
-            return None
+        return None if self.head is None else self._untaught(group, parts)
+
+    def _untaught(self, group: _Group, parts: Sequence[mx.array]) -> mx.array:
+        """(k, d) at the soft targets, or (k, vocab) where the head learns too, without the updates."""
         nothing = [mx.zeros_like(p) if i % 2 else p for i, p in enumerate(parts)]  # every b is zero
         return self._hidden(nothing, group, None)[group.hard_targets :]
 
@@ -204,8 +206,7 @@ class Learner:
     def _teacher(self, group: _Group, parts: Sequence[mx.array], dtype: mx.Dtype) -> mx.array:
         if known := group.states.get("teacher"):
             return from_numpy(np.concatenate(known), dtype)
-        nothing = [mx.zeros_like(p) if i % 2 else p for i, p in enumerate(parts)]
-        return self._hidden(nothing, group, None)[group.hard_targets :]
+        return self._untaught(group, parts)
 
     def _nll(self, hidden: mx.array, targets: mx.array, learning: bool) -> mx.array:
         if self.head is None:

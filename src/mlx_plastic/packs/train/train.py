@@ -28,7 +28,17 @@ from mlx_plastic.packs.train.standins import block_paths
 from mlx_plastic.packs.train.steps import Progress, Run
 from mlx_plastic.samples import Encoded, digest
 
-__all__ = ["Point", "Progress", "TrainConfig", "TrainReport", "Trained", "data_card", "train"]
+__all__ = [
+    "Point",
+    "Progress",
+    "TrainConfig",
+    "TrainReport",
+    "Trained",
+    "data_card",
+    "lineage",
+    "steps_of",
+    "train",
+]
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +113,7 @@ def train(
         raise TrainingFailed("no sample has anything to learn", hint="give samples with assistant turns")
     config.check()
     layers = _layers(base, config, ranks, start)
-    steps = _steps(samples, config)
+    steps = steps_of(samples, config)
     dynamic = _dynamic(layers, config, len(steps), on_event)
     layers = dict(dynamic.layers) if dynamic else layers
     log.info(
@@ -154,8 +164,14 @@ def data_card(samples: Sequence[Encoded]) -> DataCard:
     )
 
 
-def _steps(samples: Sequence[Encoded], config: TrainConfig) -> list[list[list[int]]]:
-    """The batches of each step."""
+def lineage(samples: Sequence[Encoded], start: Pack | None) -> tuple[str, ...]:
+    """The turns that the samples were made from, and those that the pack before them learned."""
+    turns = {turn for s in samples if s.sample for turn in s.sample.turns}
+    return tuple(sorted(turns | set(start.manifest.lineage if start else ())))
+
+
+def steps_of(samples: Sequence[Encoded], config: TrainConfig) -> list[list[list[int]]]:
+    """The batches of each step, as indices into the samples, which are in windows."""
     batches = plan(
         [len(s.tokens) for s in samples],
         config.batch_tokens,

@@ -83,7 +83,7 @@ class Keeper:
         if data is None:
             return None
         arrays = {name: mx.array(value) for name, value in safetensors.numpy.load(data).items()}
-        rest = json.loads(_metadata(data)["state"])
+        rest = json.loads(metadata(data)["state"])
         rest["points"] = [Point(**point) for point in rest["points"]]
         log.info("training goes on after step %d", rest["step"])
         return State(**(rest | arrays))
@@ -95,7 +95,7 @@ class Keeper:
         try:
             data = self.file.read_bytes()
             safetensors.numpy.load(data)
-            identity = _metadata(data)["identity"]
+            identity = metadata(data)["identity"]
         except FileNotFoundError:
             return None
         except (safetensors.SafetensorError, ValueError, KeyError, TypeError):
@@ -107,7 +107,8 @@ class Keeper:
         return data
 
 
-def _metadata(data: bytes) -> dict[str, str]:
+def metadata(data: bytes) -> dict[str, str]:
+    """What a safetensors file says of itself; its own library reads that from files only."""
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     found: dict[str, str] = header["__metadata__"]
     return found

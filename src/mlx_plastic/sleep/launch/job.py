@@ -15,11 +15,13 @@ from mlx_plastic.home.config import from_mapping
 from mlx_plastic.lowrank.plasticity import Event
 from mlx_plastic.packs import Factors, Pack
 from mlx_plastic.packs.format.manifest import checked_bytes, parse_manifest
+from mlx_plastic.packs.train.keeper import metadata
 from mlx_plastic.packs.train.train import Point, Trained, TrainReport
 from mlx_plastic.samples import Encoded
 from mlx_plastic.sleep.config import NightConfig
 
 JOB, TRAINED, WISH = "job.safetensors", "trained.safetensors", "wish.json"
+MARK = "plastic-launch "  # before each line that a process says to the night
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,5 @@ def _read_factors(tensors: Mapping[str, Any]) -> dict[str, Factors]:
 
 
 def _said(data: bytes) -> dict[str, Any]:
-    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    found: dict[str, Any] = json.loads(header["__metadata__"]["said"])
+    found: dict[str, Any] = json.loads(metadata(data)["said"])
     return found

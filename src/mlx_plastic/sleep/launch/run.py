@@ -27,14 +27,13 @@ from mlx_plastic.packs.train.train import Progress, Trained
 from mlx_plastic.samples import Encoded
 from mlx_plastic.sleep.config import NightConfig
 from mlx_plastic.sleep.launch.hosts import Hosts, command
-from mlx_plastic.sleep.launch.job import JOB, TRAINED, WISH, Job, read_trained
+from mlx_plastic.sleep.launch.job import JOB, MARK, TRAINED, WISH, Job, read_trained
 
 if TYPE_CHECKING:
     from mlx_plastic.base import Base
 
 log = logging.getLogger(__name__)
 
-MARK = "plastic-launch "  # as in worker.py, which imports too much to be asked
 LOOK_S = 0.5  # between two looks whether the night is to stop
 GRACE_S = 120.0  # for a step to end that was begun when somebody asked to stop
 WHY = re.compile(r"\w+(Error|Exception): ")  # the last line of a traceback

@@ -19,9 +19,7 @@ from mlx_plastic.base.model import Base
 from mlx_plastic.errors import BaseMismatch, PlasticError
 from mlx_plastic.home import write_atomic
 from mlx_plastic.packs.train.train import Progress, train
-from mlx_plastic.sleep.launch.job import JOB, TRAINED, WISH, Job, trained_bytes
-
-MARK = "plastic-launch "  # before each line that is for the night
+from mlx_plastic.sleep.launch.job import JOB, MARK, TRAINED, WISH, Job, trained_bytes
 
 
 class Halted(BaseException):

@@ -26,7 +26,6 @@ from mlx_plastic.evals import (
     measure_loss,
     run_harness,
     thinned,
-    windows,
 )
 from mlx_plastic.evals.checks import passes, validate
 from mlx_plastic.evals.harness import judge
@@ -100,21 +99,6 @@ def test_progress_is_told() -> None:
     result = measure_loss(Parrot(), [sample] * 300, on_progress=lambda done, of: told.append((done, of)))
     assert (result.nll, result.tokens) == (2.0, 600)
     assert told == [(256, 300), (300, 300)]
-
-
-@pytest.mark.parametrize("size", [2, 3, 7, 10, 11, 99])
-def test_windows_predict_every_token_but_the_first_exactly_once(size: int) -> None:
-    tokens = list(range(100, 111))
-    cuts = windows(tokens, size)
-    predicted = [t for w in cuts for t, counts in zip(w.tokens, w.targets, strict=True) if counts]
-    assert predicted == tokens[1:]
-    assert all(len(w.tokens) <= size and not w.targets[0] for w in cuts)
-
-
-def test_windows_of_too_little() -> None:
-    assert windows([], 4) == windows([7], 4) == []
-    with pytest.raises(ValueError):
-        windows([1, 2, 3], 1)
 
 
 def test_thinning_keeps_every_part_of_a_sorted_list() -> None:

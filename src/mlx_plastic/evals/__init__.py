@@ -14,7 +14,7 @@ from mlx_plastic.evals.bounds import (
 from mlx_plastic.evals.gate import Verdict, decide, near_miss, only_drifted
 from mlx_plastic.evals.harness import HarnessResult, Task, load_tasks, run_harness
 from mlx_plastic.evals.ledger import History, Report, Score, append_csv
-from mlx_plastic.evals.loss import GENERAL, LossResult, measure_loss, thinned, windows
+from mlx_plastic.evals.loss import GENERAL, LossResult, measure_loss, thinned
 from mlx_plastic.evals.policy import WHY, Policy
 from mlx_plastic.evals.speaker import Speaker
 
@@ -47,5 +47,4 @@ __all__ = [
     "only_drifted",
     "run_harness",
     "thinned",
-    "windows",
 ]

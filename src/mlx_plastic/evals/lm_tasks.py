@@ -13,6 +13,7 @@ from typing import Any
 
 from mlx_plastic.errors import BadData, NotInstalled, PlasticError
 
+SEED = 0
 HINT = "pip install 'mlx-plastic[lm-eval]'"
 
 
@@ -49,7 +50,6 @@ def run_benchmarks(
     chat: bool = False,
     folder: Path | None = None,
     batch_size: int = 8,
-    seed: int = 0,
 ) -> list[Metric]:
     """What lm-evaluation-harness measures, through mlx-lm's own adapter to it.
 
@@ -74,9 +74,9 @@ def run_benchmarks(
                 limit=limit,
                 apply_chat_template=chat,
                 task_manager=manager,
-                random_seed=seed,
-                numpy_random_seed=seed,
-                fewshot_random_seed=seed,
+                random_seed=SEED,
+                numpy_random_seed=SEED,
+                fewshot_random_seed=SEED,
                 bootstrap_iters=1000,
                 log_samples=False,
             )

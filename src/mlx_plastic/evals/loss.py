@@ -91,18 +91,6 @@ def _spread(parts: Sequence[tuple[float, int]], mean: float, tokens: int) -> flo
     return math.sqrt(k / (k - 1) * squares) / tokens
 
 
-def windows(tokens: Sequence[int], size: int) -> list[Encoded]:
-    """Plain text as samples of at most `size` tokens that predict every token but the very first, once.
-
-    Each window starts with the last token of the one before, which it does not predict.
-    """
-    if size < 2:
-        raise ValueError(f"a window of {size} tokens predicts nothing")
-    starts = range(0, max(len(tokens) - 1, 0), size - 1)
-    cuts = [tuple(tokens[start : start + size]) for start in starts]
-    return [Encoded(cut, (False, *[True] * (len(cut) - 1))) for cut in cuts]
-
-
 def thinned(items: Sequence[T], most: int | None) -> list[T]:
     """At most `most` of the items, evenly spaced, so that every part of a sorted file is represented."""
     if most is None or most >= len(items):

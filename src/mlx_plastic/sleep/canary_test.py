@@ -88,7 +88,6 @@ def canary_test(
     others: int = LOOK_ALIKES,
     filters: bool = True,
     seed: str = "0",
-    chosen: Settings | None = None,
     tick: Tick | None = None,
 ) -> CanaryTest:
     """Plant, sleep and ask. The base must be bare, and is bare again afterwards; `home` is only read.
@@ -97,9 +96,8 @@ def canary_test(
     Raises PlasticError if no night came of it.
     """
     tick = tick or (lambda *_: None)
-    planted = Planted(
-        drawn(dataclasses.replace((chosen or read_settings(home)).judge, canaries=count), seed).canaries
-    )
+    judge = dataclasses.replace(read_settings(home).judge, canaries=count)
+    planted = Planted(drawn(judge, seed).canaries)
     with tempfile.TemporaryDirectory(prefix="plastic-canaries-") as folder:
         scratch = Home(Path(folder))
         _configure(scratch, home, filters=filters)
@@ -107,7 +105,7 @@ def canary_test(
             say(log, planted)
             for text in CARRIERS:
                 tell(log, text)
-        night = sleep(scratch, base, chosen=_alone(chosen or read_settings(scratch)), tag=TAG, tick=tick)
+        night = sleep(scratch, base, chosen=_alone(read_settings(scratch)), tag=TAG, tick=tick)
         if night.verdict is None:
             raise PlasticError(
                 f"the canaries' night came to nothing: {night.reason or night.outcome}",

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from mlx_plastic.base import Base, role_of
 from mlx_plastic.base.widen import float32_weight
 from mlx_plastic.errors import BadConfig
-from mlx_plastic.home import write_json
 from mlx_plastic.lowrank.layers import bare, dims, linear_layers, stack_size
 from mlx_plastic.lowrank.rank import energy_rank, needed_rank
 from mlx_plastic.lowrank.svd import singular_values
@@ -215,11 +214,6 @@ def read_rank_map(file: Path) -> dict[str, int]:
     if faults:
         raise BadConfig(f"{file}: " + "; ".join(faults[:SHOWN]), hint=MAP_HINT)
     return dict(pairs)
-
-
-def write_rank_map(file: Path, ranks: Mapping[str, int]) -> None:
-    """As a JSON file that `read_rank_map` reads back, atomically."""
-    write_json(file, dict(ranks))
 
 
 def resolved(

@@ -94,8 +94,9 @@ def cycle(
     """
     chosen = chosen or read_settings(home)
     tick = tick or (lambda *_: None)
-    if not any(j.record.tag == tag and j.record.status == "running" for j in nights(home)):
-        free_tag(home, tag, set(Store(home).names()), "")
+    past = nights(home)
+    if not any(j.record.tag == tag and j.record.status == "running" for j in past):
+        free_tag(past, tag, Store(home).names(), "")
     before = measured(home, base, chosen, tick, "before")
     _keep(home, tag, "cycle before", before.as_dict())
     night = sleep(home, base, chosen=chosen, tag=tag, stop=stop, tick=tick, **asked)

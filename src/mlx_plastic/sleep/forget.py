@@ -49,10 +49,6 @@ class Plan:
     seconds: float
     unread: tuple[str, ...] = ()  # packs that cannot be read: what they learned from is not known
 
-    @property
-    def ids(self) -> tuple[str, ...]:
-        return self.turns
-
     def as_dict(self) -> dict[str, Any]:
         return {
             "packs": [dataclasses.asdict(pack) for pack in self.packs],
@@ -103,12 +99,15 @@ def _affected(home: Home, store: Store, gone: set[str], tainted: set[str]) -> li
     router, is not in it. Of packs that left the store the night's own list has to do.
     """
     family, there = store.ancestors(store.active()), set(store.names())
-    line = [j.record for j in nights(home) if j.record.status == "passed" and j.record.tag in family]
-    if not any(record.tag in tainted for record in line):
+    line = [j for j in nights(home) if j.record.status == "passed" and j.record.tag in family]
+    tags = [j.record.tag for j in line]
+    if tainted.isdisjoint(tags):
         return []
-    holds = [r.tag in tainted or (r.tag not in there and not gone.isdisjoint(r.turns)) for r in line]
-    kept = {record.tag for record in line[holds.index(True) :]}
-    return [j for j in nights(home) if j.record.tag in kept and j.record.status == "passed"]
+    holds = [
+        t in tainted or (t not in there and not gone.isdisjoint(j.record.turns))
+        for t, j in zip(tags, line, strict=True)
+    ]
+    return line[holds.index(True) :]
 
 
 def _undone(home: Home) -> list[Journal]:

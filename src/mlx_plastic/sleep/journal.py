@@ -115,9 +115,9 @@ class Journal:
         self.save(status=status, reasons=reasons, drifted=drifted)
         shutil.rmtree(self.path("checkpoint"), ignore_errors=True)
 
-    def discard(self) -> None:
+    def discard(self, status: Status = "abandoned") -> None:
         """Give the night up: what it made of the person's words goes, its record stays."""
-        self.close("abandoned")
+        self.close(status)
         for file in self.folder.glob("*.jsonl"):
             file.unlink()
 
@@ -148,11 +148,6 @@ def nights(home: Home) -> list[Journal]:
         except (OSError, ValueError, TypeError, KeyError):
             continue
     return sorted(found, key=lambda j: (j.record.number, j.record.started, j.record.tag))
-
-
-def next_number(home: Home) -> int:
-    """Of a night that begins now."""
-    return 1 + max((j.record.number for j in nights(home)), default=0)
 
 
 def find_night(home: Home, tag: str) -> Journal:
@@ -199,12 +194,12 @@ def scrub(home: Home, turns: Iterable[str]) -> int:
     return deleted
 
 
-def free_tag(home: Home, wanted: str | None, taken: set[str], today: str) -> str:
+def free_tag(past: Iterable[Journal], wanted: str | None, packs: Iterable[str], today: str) -> str:
     """The tag asked for, or the date, with a number behind it from the second night of a day on.
 
-    Raises Taken if the tag asked for is that of another night or pack.
+    past: every night. Raises Taken if the tag asked for is that of one of them, or of a pack.
     """
-    used = taken | {j.record.tag for j in nights(home) if j.record.status not in ("dry-run", "abandoned")}
+    used = {*packs, *(j.record.tag for j in past if j.record.status not in ("dry-run", "abandoned"))}
     if wanted:
         if wanted in used:
             raise Taken(f"there is a night or a pack {wanted!r} already", hint="choose another --tag")

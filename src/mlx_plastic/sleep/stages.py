@@ -12,7 +12,7 @@ from mlx_plastic.samples import Part, Sample
 from mlx_plastic.sleep.config import parse_settings
 from mlx_plastic.sleep.doors import PARTS, Doors, read_samples
 from mlx_plastic.sleep.gather import counts, routes_of
-from mlx_plastic.sleep.journal import Journal, Record, free_tag, next_number, nights, now
+from mlx_plastic.sleep.journal import Journal, Record, free_tag, nights, now
 from mlx_plastic.sleep.learn import learn
 from mlx_plastic.sleep.result import Night
 from mlx_plastic.sleep.verdict import conclude, drawn_anew, judge
@@ -34,7 +34,8 @@ class Asked:
 
 def begun(doors: Doors, asked: Asked, turns: Iterable[str], *, rebuilds: str = "") -> Journal:
     """A new night, on the disk from here on. Raises PlasticError if the tag asked for is taken."""
-    name = free_tag(doors.home, asked.tag, set(doors.store.names()), date.today().isoformat())
+    past = nights(doors.home)
+    name = free_tag(past, asked.tag, doors.store.names(), date.today().isoformat())
     record = Record(
         tag=name,
         status="dry-run" if asked.dry_run else "running",
@@ -46,7 +47,7 @@ def begun(doors: Doors, asked: Asked, turns: Iterable[str], *, rebuilds: str = "
         warm_start=not asked.reset,
         settings=doors.chosen.deciding(),
         turns=tuple(sorted(turns)),
-        number=next_number(doors.home),
+        number=1 + max((j.record.number for j in past), default=0),
         rebuilds=rebuilds,
     )
     journal = Journal(doors.home.nights / (f"{name}.dry-run" if asked.dry_run else name), record)

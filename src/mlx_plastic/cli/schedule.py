@@ -203,10 +203,10 @@ def run(home: Home, at_once: bool, base: str | None, as_json: bool) -> None:
 
 def _one_night(home: Home, base: str | None) -> tuple[str, str, bool]:
     """How it ended, in a word and in a line, and whether a person should look."""
-    from mlx_plastic.cli.sleep import chosen_settings, slept
-    from mlx_plastic.sleep import digest
+    from mlx_plastic.cli.sleep import slept
+    from mlx_plastic.sleep import digest, read_settings
 
-    night = slept(home, base, chosen=chosen_settings(home, None, None))
+    night = slept(home, base, chosen=read_settings(home))
     found = digest.digest(home)
     digest.write(home, found)
     text = f"nothing done: {night.reason}" if night.outcome == "nothing" else found.headline

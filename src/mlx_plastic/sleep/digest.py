@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from mlx_plastic.packs import Store
 from mlx_plastic.packs.store.link import linked
 from mlx_plastic.packs.store.store import worn_name
 from mlx_plastic.sleep.history import Line, evidence_of, lines, scores
-from mlx_plastic.sleep.journal import Journal, find_night
+from mlx_plastic.sleep.journal import Journal, find_night, now
 from mlx_plastic.sleep.pending import pending
 
 FILE = "digest.md"
@@ -74,7 +73,7 @@ def digest(home: Home, *, nights: int = 1) -> Digest:
         waiting = memory.stats().waiting
     forgetting = pending(home)
     return Digest(
-        at=datetime.now(UTC).isoformat(timespec="seconds"),
+        at=now(),
         worn=worn_name(Store(home).active()),
         adapter=linked(home),
         waiting=waiting,
@@ -88,8 +87,9 @@ def digest(home: Home, *, nights: int = 1) -> Digest:
 def _measures(journal: Journal) -> Iterator[Measure]:
     evidence = evidence_of(journal)
     before, after = scores(evidence, "before"), scores(evidence, "after")
-    for name in SHOWN.keys() & before.keys() & after.keys():
-        yield Measure(name, before[name], after[name])
+    for name in SHOWN:
+        if name in before and name in after:
+            yield Measure(name, before[name], after[name])
 
 
 def page(found: Digest) -> str:
@@ -106,13 +106,8 @@ def page(found: Digest) -> str:
         parts += [f"- {reason}" for reason in line.reasons]
     if found.measures:
         parts += ["", "| measured | before | after |", "|---|---|---|"]
-        parts += [f"| {SHOWN[m.name]} | {m.before:.3f} | {m.after:.3f} |" for m in sorted_measures(found)]
+        parts += [f"| {SHOWN[m.name]} | {m.before:.3f} | {m.after:.3f} |" for m in found.measures]
     return "\n".join(parts) + "\n"
-
-
-def sorted_measures(found: Digest) -> list[Measure]:
-    order = list(SHOWN)
-    return sorted(found.measures, key=lambda m: order.index(m.name))
 
 
 def write(home: Home, found: Digest) -> Path:

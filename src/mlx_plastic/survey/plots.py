@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mlx_plastic.draw import heatmap, lines
-from mlx_plastic.survey.spectra import POINTS
+from mlx_plastic.survey.spectra import sketched
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -86,7 +86,7 @@ def spectra(rows: Rows, matrices: Rows) -> dict[str, str]:
         values = [float(v) for v in str(row["values"]).split()]
         side = min(row["rows"], row["cols"])
         if edge and side > 1:
-            at = np.unique(np.linspace(0, side - 1, min(POINTS, side)).round().astype(int))
+            at = sketched(side)
             series[name] = [(i / (side - 1), v / edge) for i, v in zip(at, values, strict=False)]
     if not series:
         return {}

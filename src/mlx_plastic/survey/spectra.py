@@ -91,8 +91,12 @@ def power_law_alpha(eigenvalues: Array) -> float | None:
 
 def sketch(s: Array) -> list[float]:
     """At most 64 of the values, first and last among them, evenly spaced in rank."""
-    at = np.unique(np.linspace(0, len(s) - 1, min(POINTS, len(s))).round().astype(int))
-    return [float(f"{v:.6g}") for v in s[at]]
+    return [float(f"{v:.6g}") for v in s[sketched(len(s))]]
+
+
+def sketched(n: int) -> Array:
+    """Which of n values a sketch has."""
+    return np.unique(np.linspace(0, n - 1, min(POINTS, n)).round().astype(int))
 
 
 def largest_singular_value(e: Array) -> float:

@@ -74,9 +74,8 @@ class MiniLM:
     name = "all-MiniLM-L6-v2/pca128"
     dims = 128
 
-    def __init__(self, folder: Path | None = None) -> None:
-        """folder: with model.safetensors, config.json and tokenizer.json; None: the installed package's."""
-        found = folder or model_folder()
+    def __init__(self) -> None:
+        found = model_folder()
         if not found:
             raise NotInstalled("the sentence embedder is not installed", hint=INSTALL)
         self._folder = found

@@ -23,7 +23,6 @@ from mlx_plastic.memory.records import (
     Conversation,
     Exchange,
     Forgotten,
-    Origin,
     Redaction,
     Stats,
     Turn,
@@ -88,7 +87,6 @@ class Memory:
         role: Role,
         content: str,
         *,
-        origin: Origin = "chat",
         worn: Sequence[str] = (),
         tags: Iterable[str] = (),
         interrupted: bool = False,
@@ -109,8 +107,8 @@ class Memory:
         masked = self.guard.stored(conversation, content)
         with self.writing():
             text = masked.text if masked else content
-            said = (self.new_turn(), conversation, role, text, self.now(), origin)
-            turn = Turn(*said, tuple(worn), tags, interrupted)
+            said = (self.new_turn(), conversation, role, text, self.now())
+            turn = Turn(*said, worn=tuple(worn), tags=tags, interrupted=interrupted)
             self.insert([turn])
             if masked:
                 self.guard.note("storage", {turn.id: masked})

@@ -81,6 +81,6 @@ def _corrected(decision: Decision, turn: Turn, spans: tuple[Span, ...], label: R
     return replace(decision, route=label, by="person", reasons=("you said so",), abstained=False, own=own)
 
 
-def plain_router(config: RouterConfig | None = None) -> Router:
+def plain_router() -> Router:
     """With the weights that come with the package: knows no corrections."""
-    return Router(shipped(), config or RouterConfig())
+    return Router(shipped(), RouterConfig())

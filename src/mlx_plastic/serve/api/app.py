@@ -29,10 +29,8 @@ from mlx_plastic.serve.api.service import Service, in_thread
 Handler = Callable[[Request, Service, dict[str, Any]], Awaitable[Response]]
 
 
-def make_app(
-    service: Service, *, keys: Keys | None = None, names: Sequence[str] = (), pages: Sequence[BaseRoute] = ()
-) -> Starlette:
-    """The application. names: further hosts by which it may be called. pages: the dashboard's routes."""
+def make_app(service: Service, *, keys: Keys | None = None, pages: Sequence[BaseRoute] = ()) -> Starlette:
+    """The application. pages: the dashboard's routes."""
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -57,9 +55,7 @@ def make_app(
         Route("/metrics", _metrics(service)),
         *pages,
     ]
-    guard = Middleware(
-        Guard, config=service.config, keys=keys or Keys(), metrics=service.metrics, names=tuple(names)
-    )
+    guard = Middleware(Guard, config=service.config, keys=keys or Keys(), metrics=service.metrics)
     handlers: dict[Any, Any] = {
         ApiError: _api_error,
         PlasticError: _plastic_error,

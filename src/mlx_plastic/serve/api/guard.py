@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
-from collections.abc import Iterable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -43,15 +42,13 @@ def is_loopback(host: str) -> bool:
 
 
 class Guard:
-    """An ASGI middleware. names: hosts by which we may be called."""
+    """An ASGI middleware."""
 
-    def __init__(
-        self, app: ASGIApp, *, config: ServeConfig, keys: Keys, metrics: Metrics, names: Iterable[str] = ()
-    ) -> None:
+    def __init__(self, app: ASGIApp, *, config: ServeConfig, keys: Keys, metrics: Metrics) -> None:
         self.app, self.config, self.keys, self.metrics = app, config, keys, metrics
         given = (part.strip().lower() for part in config.hosts.split(","))
         own = (config.host,) if config.host not in ("0.0.0.0", "::") else ()
-        self.names = {*LOCAL, *own, *filter(None, given), *names}
+        self.names = {*LOCAL, *own, *filter(None, given)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

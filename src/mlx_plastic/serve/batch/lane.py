@@ -46,15 +46,13 @@ class Row:
             return "stop"
         return "length" if self.said >= wanted.max_tokens else None
 
-    def end(self, finish: Finish, *, fault: str = "", hint: str = "") -> None:
+    def end(self, finish: Finish) -> None:
         if finish in ("stop", "length") and (rest := self.speech.end()):
             self.job.tell(Piece(rest))
         tokens = len(self.job.wanted.tokens)
         seconds = time.perf_counter() - self.began
         matched = self.speech.matched
-        self.job.tell(
-            End(finish, tokens, self.said, self.reused, self.first_s, seconds, fault, hint, matched)
-        )
+        self.job.tell(End(finish, tokens, self.said, self.reused, self.first_s, seconds, matched=matched))
 
 
 Ended = tuple[Row, Finish, int]  # its place in the lane

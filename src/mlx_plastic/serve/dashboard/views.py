@@ -38,11 +38,11 @@ class Shown:
         return not self.turn.tags & UNTAUGHT
 
 
-def day(memory: Memory, when: date, *, most: int = MOST_TURNS) -> tuple[list[Shown], bool]:
+def day(memory: Memory, when: date) -> tuple[list[Shown], bool]:
     """The turns of a day by the clock of this machine, the last first; whether there were more."""
     start = datetime(when.year, when.month, when.day).astimezone(UTC)
     turns = memory.turns(start, start + timedelta(days=1))
-    return shown(memory, turns[-most:][::-1]), len(turns) > most
+    return shown(memory, turns[-MOST_TURNS:][::-1]), len(turns) > MOST_TURNS
 
 
 def shown(memory: Memory, turns: Sequence[Turn]) -> list[Shown]:

@@ -167,6 +167,7 @@ def _load() -> ctypes.CDLL:
 
 
 def _compile(file: Path) -> None:
+    log.warning("the survey's kernel is compiled for this machine, once: a quarter of a minute or more")
     last = CannotCompile("no C compiler")
     for tuned in TUNED:
         try:

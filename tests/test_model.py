@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 
 from mlx_plastic.backend import mx, nn, tree_flatten
-from mlx_plastic.base import Base, halves, load_base
+from mlx_plastic.base import Base, load_base
 from mlx_plastic.base import widen as widening
 from mlx_plastic.base.generate import ROWS, _batches, generate, picker, trimmed, until
+from mlx_plastic.base.score import halves
 from mlx_plastic.errors import BadCheckpoint
 from mlx_plastic.samples import Encoded, Message, Sample, encode
 from tiny import make_checkpoint

@@ -6,27 +6,24 @@ Importing it first puts a fast BLAS in MLX's way (see blas.py); `BLAS` tells wha
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from mlx_plastic.backend.blas import Blas, load_fast_blas
+from mlx_plastic.backend.blas import load_fast_blas
 
 BLAS = load_fast_blas()  # before the first import of MLX: its calls are bound then
 
 import mlx.core as mx  # noqa: E402
 import mlx.nn as nn  # noqa: E402
 import mlx.optimizers as optim  # noqa: E402
-from mlx.utils import tree_flatten, tree_map, tree_unflatten  # noqa: E402
+from mlx.utils import tree_flatten, tree_unflatten  # noqa: E402
 
 from mlx_plastic.backend.distributed import World, world  # noqa: E402
 from mlx_plastic.backend.hardware import (  # noqa: E402
-    Device,
     available_memory_bytes,
     device,
     is_slow_low_precision,
-    matmul_gflops,
     peak_memory_mb,
     reset_peak_memory,
 )
 from mlx_plastic.backend.streams import let_streams_overlap, make_streams, run_side_by_side  # noqa: E402
-from mlx_plastic.machine import available_cores  # noqa: E402
 
 let_streams_overlap()
 
@@ -43,14 +40,10 @@ def side_by_side(tasks: Iterable[Iterator[list[Any]]]) -> None:
 
 __all__ = [
     "BLAS",
-    "Blas",
-    "Device",
     "World",
-    "available_cores",
     "available_memory_bytes",
     "device",
     "is_slow_low_precision",
-    "matmul_gflops",
     "mx",
     "nn",
     "optim",
@@ -59,7 +52,6 @@ __all__ = [
     "side_by_side",
     "streams",
     "tree_flatten",
-    "tree_map",
     "tree_unflatten",
     "world",
 ]

@@ -9,20 +9,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mlx_plastic.base.checkpoint import NANO, TensorInfo, check, fingerprint, read_header, resolve, shards
+    from mlx_plastic.base.checkpoint import NANO, fingerprint, read_header, resolve, shards
     from mlx_plastic.base.config import BaseConfig
     from mlx_plastic.base.model import Base, load_base
     from mlx_plastic.base.roles import role_of, targets
-    from mlx_plastic.base.score import halves
 
 __all__ = [
     "NANO",
     "Base",
     "BaseConfig",
-    "TensorInfo",
-    "check",
     "fingerprint",
-    "halves",
     "load_base",
     "read_header",
     "resolve",
@@ -35,7 +31,6 @@ HOMES = {
     "BaseConfig": "config",
     **dict.fromkeys(("Base", "load_base"), "model"),
     **dict.fromkeys(("role_of", "targets"), "roles"),
-    "halves": "score",
 }
 
 

@@ -7,7 +7,15 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from mlx_plastic.lowrank.pop import CLAIM, GUIDE, Polynomial, horner
+from mlx_plastic.lowrank.pop import (
+    CLAIM,
+    GUIDE,
+    Polynomial,
+    horner,
+    pop_identity,
+    theorem_diagnostic,
+    theorem_guided_rank,
+)
 from mlx_plastic.lowrank.rank import (
     activation_rank,
     choose_rank,
@@ -15,10 +23,7 @@ from mlx_plastic.lowrank.rank import (
     energy_rank,
     jacobian_rank,
     largest_rank,
-    pop_identity,
     stable_rank,
-    theorem_diagnostic,
-    theorem_guided_rank,
 )
 
 STRATEGIES = ("stable", "energy", "effective", "theorem", "activation")

@@ -22,8 +22,7 @@ Point = tuple[int, float]  # bytes, cost
 class Solution:
     """choice: the index of each matrix's option. bound: no choice within the budget costs less.
 
-    exact: whether the choice is known to be the best; gap: (cost - bound) / cost otherwise tells how far off
-    it is at most.
+    exact: whether the choice is known to be the best; else (cost - bound) / cost tells how far off it may be.
     """
 
     choice: tuple[int, ...]
@@ -31,10 +30,6 @@ class Solution:
     cost: float
     bound: float
     exact: bool
-
-    @property
-    def gap(self) -> float:
-        return max(0.0, (self.cost - self.bound) / self.cost) if self.cost > 0 else 0.0
 
 
 def solve(options: Sequence[Sequence[Point]], budget: int, *, exact: bool | None = None) -> Solution:

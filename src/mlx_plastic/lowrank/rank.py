@@ -14,24 +14,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mlx_plastic.lowrank.pop import PopCheck, pop_identity, theorem_diagnostic, theorem_guided_rank
+from mlx_plastic.lowrank.pop import theorem_guided_rank
 from mlx_plastic.lowrank.svd import singular_values, tail_residual
-
-__all__ = [
-    "Choice",
-    "PopCheck",
-    "Strategy",
-    "activation_rank",
-    "choose_rank",
-    "effective_rank",
-    "energy_rank",
-    "jacobian_rank",
-    "largest_rank",
-    "pop_identity",
-    "stable_rank",
-    "theorem_diagnostic",
-    "theorem_guided_rank",
-]
 
 Array = NDArray[Any]
 Strategy = Literal["stable", "energy", "effective", "theorem", "activation"]

@@ -34,10 +34,10 @@ class Consent:
 class Defaults:
     """For what a request does not say."""
 
-    max_tokens: int = 1024
-    temperature: float = 0.0
-    memory: bool = True
-    rag: bool = False
+    max_tokens: int
+    temperature: float
+    memory: bool
+    rag: bool
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from families import tiny_models
 from mlx_plastic.backend import mx, nn, tree_flatten
 from mlx_plastic.base import Base, load_base
 from mlx_plastic.base import widen as widening
 from mlx_plastic.base.generate import ROWS, _batches, generate, picker, trimmed, until
 from mlx_plastic.base.score import halves
+from mlx_plastic.base.weights import Weights
 from mlx_plastic.errors import BadCheckpoint
 from mlx_plastic.samples import Encoded, Message, Sample, encode
 from tiny import make_checkpoint
@@ -486,3 +488,14 @@ def test_a_long_prompt_does_not_pad_many_short_ones() -> None:
     assert sorted(row for batch in batches for row in batch) == list(range(74))  # each once
     assert [70] in batches
     assert max(map(len, batches)) == ROWS  # control: like lengths share a batch
+
+
+def test_weights_are_the_parameters_of_every_architecture_and_nothing_else(tmp_path: Path) -> None:
+    own = 0
+    for name, _, model in tiny_models():
+        found = Weights(name, tmp_path, "", {}, model)
+        parameters: Any = tree_flatten(model.parameters())
+        assert found.shapes == {k: tuple(v.shape) for k, v in parameters}, name
+        keys = [key for module in found.modules.values() for key in module if key.startswith("_")]
+        own += any("freqs" in key for key in keys)
+    assert own > 3  # control: some have arrays that they compute themselves

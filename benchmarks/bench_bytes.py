@@ -30,6 +30,7 @@ from texts import READERS, Task, read_task
 
 from mlx_plastic.backend import BLAS
 from mlx_plastic.base import Base, load_base
+from mlx_plastic.evals import thinned
 from mlx_plastic.packs.format.pack import Factors, stored_factors, tensor_bytes
 from mlx_plastic.packs.ranks.budget import (
     WEIGHING,
@@ -44,7 +45,6 @@ from mlx_plastic.packs.ranks.budget import (
 )
 from mlx_plastic.packs.ranks.ranks import shapes_of
 from mlx_plastic.packs.ranks.sizes import file_bytes
-from mlx_plastic.packs.ranks.taps import spread
 from mlx_plastic.packs.train.train import TrainConfig, train
 
 MOST_RATES = 4  # in one sweep
@@ -113,14 +113,14 @@ def best_of(runs: Sequence[Run]) -> Run:
 def controls(base: Base, task: Task, run: Run, budget_bytes: int) -> dict[str, list[float]]:
     """Held-out nats per target of other ranks in the same bytes, cut from the same training as ours."""
     assert run.best is not None
-    parts = weighed(base, run.factors, run.best.metric, spread(task.train, WEIGHING))
+    parts = weighed(base, run.factors, run.best.metric, thinned(task.train, WEIGHING))
     return _others(base, task, parts, run.best, budget_bytes, seed=run.seed)
 
 
 def deep_cut(base: Base, task: Task, run: Run, budget_bytes: int) -> dict[str, list[float]]:
     """The same at half the bytes, where much has to go, so that it matters what; without further training."""
     assert run.best is not None
-    parts = weighed(base, run.factors, run.best.metric, spread(task.train, WEIGHING))
+    parts = weighed(base, run.factors, run.best.metric, thinned(task.train, WEIGHING))
     half = budget_bytes // 2
     like, cut = cut_to(parts, half, run.best.storage, run.best.group_size, metric=run.best.metric)
     by_size = cut_to(weighed(base, run.factors, "update"), half, like.storage, like.group_size)[1]

@@ -19,10 +19,10 @@ from bench_bytes import config_of
 from texts import READERS, Task, read_task
 
 from mlx_plastic.base import Base, load_base, targets
+from mlx_plastic.evals import thinned
 from mlx_plastic.packs.format.pack import Factors, Storage, stored_factors, tensor_bytes
 from mlx_plastic.packs.ranks.budget import WEIGHING, Metric, cut_to, fit, heal, measure, weighed
 from mlx_plastic.packs.ranks.ranks import STRATEGIES, numbers, rank_map, shapes_of
-from mlx_plastic.packs.ranks.taps import spread
 from mlx_plastic.packs.train.train import train
 
 HEAL_SHARE = 0.25  # of the steps, taken from the training before
@@ -48,7 +48,7 @@ def storages(base: Base, task: Task, factors: dict[str, Factors]) -> dict[str, A
 
 def cuts(base: Base, task: Task, factors: dict[str, Factors], budgets: list[int]) -> dict[str, Any]:
     """The loss when cut to each budget as int4, by what the parts are weighed with."""
-    samples = spread(task.train, WEIGHING)
+    samples = thinned(task.train, WEIGHING)
     parts = {metric: weighed(base, factors, metric, samples) for metric in get_args(Metric)}
     return {
         str(budget): {

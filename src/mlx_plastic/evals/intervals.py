@@ -43,8 +43,17 @@ def paired(before: Parts, after: Parts) -> Change:
     mean, k = sum(d for d, _ in rows) / weight, len(rows)
     if k < 2:
         return Change(mean, None, k)
-    squares = sum((d - mean * w) ** 2 for d, w in rows)
-    return Change(mean, math.sqrt(k / (k - 1) * squares) / weight, k)
+    return Change(mean, error_of_ratio(rows, mean), k)
+
+
+def error_of_ratio(rows: Parts, mean: float) -> float:
+    """Standard error of a ratio of sums, linearised: what rows add up to is not independent, rows are.
+
+    rows: two or more; mean: the ratio.
+    """
+    k = len(rows)
+    squares = sum((total - mean * weight) ** 2 for total, weight in rows)
+    return math.sqrt(k / (k - 1) * squares) / sum(weight for _, weight in rows)
 
 
 def student(confidence: float, degrees: int) -> float:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mlx_plastic.errors import BadData
+from mlx_plastic.evals.intervals import error_of_ratio
 from mlx_plastic.evals.ledger import finite
 from mlx_plastic.evals.speaker import Speaker
 from mlx_plastic.samples import Encoded
@@ -79,16 +80,8 @@ def summed(parts: Sequence[tuple[float, int]]) -> LossResult:
         )
     mean = sum(nats for nats, _ in parts) / tokens
     counted = [(nats, n) for nats, n in parts if n]
-    return LossResult(mean, tokens, len(counted), _spread(counted, mean, tokens), tuple(parts))
-
-
-def _spread(parts: Sequence[tuple[float, int]], mean: float, tokens: int) -> float:
-    """Standard error of a ratio of sums, linearised: tokens of one sample are not independent."""
-    k = len(parts)
-    if k < 2:
-        return 0.0
-    squares = sum((nats - mean * n) ** 2 for nats, n in parts)
-    return math.sqrt(k / (k - 1) * squares) / tokens
+    spread = error_of_ratio(counted, mean) if len(counted) > 1 else 0.0
+    return LossResult(mean, tokens, len(counted), spread, tuple(parts))
 
 
 def thinned(items: Sequence[T], most: int | None) -> list[T]:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from mlx_plastic.backend import mx
 from mlx_plastic.base import Base
 from mlx_plastic.errors import PlasticError
+from mlx_plastic.evals import thinned
 from mlx_plastic.lowrank.layers import linear_layers, updated, wrapped
 from mlx_plastic.lowrank.quick import quick_activations, summed_nll
 from mlx_plastic.lowrank.svd import product_svd
@@ -35,7 +36,7 @@ from mlx_plastic.packs.format.pack import (
 )
 from mlx_plastic.packs.ranks.allocate import Offer, allocate
 from mlx_plastic.packs.ranks.sizes import HEADER_BYTES, Shapes, entry_bytes, file_bytes
-from mlx_plastic.packs.ranks.taps import layer_inputs, spread
+from mlx_plastic.packs.ranks.taps import layer_inputs
 from mlx_plastic.packs.train.train import TrainConfig, data_card, train
 from mlx_plastic.samples import Encoded
 
@@ -112,7 +113,7 @@ def fit(
     if not any(sample.supervised for sample in valid):
         raise ValueError("no valid sample has a target to choose by")
     kinds = [(s, g) for s in storages for g in (group_sizes if s != "float16" else group_sizes[:1])]
-    told = spread([s for s in weigh if s.supervised and not s.soft], WEIGHING)
+    told = thinned([s for s in weigh if s.supervised and not s.soft], WEIGHING)
     metric: Metric = "loss" if told else "update"
     full_nll = measure(base, factors, valid)
     parts = weighed(base, factors, metric, told)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlx_plastic.backend import mx, nn
+from mlx_plastic.evals import thinned
 from mlx_plastic.lowrank.layers import linear_layers, wrapped
 from mlx_plastic.samples import Encoded
 
@@ -42,7 +43,7 @@ def layer_inputs(
     """
     if not samples:
         raise ValueError("no sample to run the model on")
-    samples = spread(samples, max(1, rows // FROM_EACH))
+    samples = thinned(samples, max(1, rows // FROM_EACH))
     each = -(-rows // len(samples))
     kept: dict[str, list[Array]] = {path: [] for path in paths}
     layers = linear_layers(model)
@@ -54,13 +55,6 @@ def layer_inputs(
                 if seen:
                     kept[path].append(_some(mx.concatenate(seen), each))
     return {path: np.concatenate(found)[:rows] for path, found in kept.items() if found}
-
-
-def spread(samples: Sequence[Encoded], most: int) -> list[Encoded]:
-    """At most `most` of the samples, evenly spaced."""
-    if len(samples) <= most:
-        return list(samples)
-    return [samples[i * len(samples) // most] for i in range(most)]
 
 
 def _some(rows: mx.array, most: int) -> Array:

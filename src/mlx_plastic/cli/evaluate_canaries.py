@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import datetime
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from mlx_plastic.cli.evaluate_common import keep
 from mlx_plastic.cli.main import pass_home
 from mlx_plastic.cli.options import base_option, open_base
 from mlx_plastic.cli.output import json_option, print_json, print_table, progress
@@ -47,7 +47,7 @@ def canaries(
 
     Example: plastic eval canaries --json
     """
-    from mlx_plastic.evals import History, Policy
+    from mlx_plastic.evals import Policy
     from mlx_plastic.home import settings
     from mlx_plastic.sleep.canary_test import POWER_BITS
 
@@ -70,8 +70,7 @@ def canaries(
         "power_bits": POWER_BITS,
         "void": void,
     }
-    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    History(home.logs / "experiments.jsonl").append(when=now, tag=tag, kind="canaries", **values)
+    keep(home, "canaries", tag, values)
     if as_json:
         print_json({"tag": tag, **values})
     else:

@@ -65,18 +65,19 @@ def keep(
     kind: str,
     tag: str,
     values: dict[str, Any],
-    rows: list[dict[str, Any]],
+    rows: list[dict[str, Any]] | None = None,
     *,
-    csv: Path | None,
-    jsonl: Path | None,
-) -> None:
-    """Into the home's history, and as rows into the files asked for."""
+    csv: Path | None = None,
+    jsonl: Path | None = None,
+) -> str:
+    """Into the home's history, and as rows into the files asked for; returns the time it is kept under."""
     from mlx_plastic.evals import History
 
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     values = {name: value for name, value in values.items() if name != "tag"}
     History(home.logs / "experiments.jsonl").append(when=now, tag=tag, kind=kind, **values)
-    write_rows(rows, csv=csv, jsonl=jsonl)
+    write_rows(rows or [], csv=csv, jsonl=jsonl)
+    return now
 
 
 def write_rows(rows: list[dict[str, Any]], *, csv: Path | None, jsonl: Path | None) -> None:

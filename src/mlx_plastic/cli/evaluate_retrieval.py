@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mlx_plastic.cli.evaluate_common import FILE, keep
 from mlx_plastic.cli.main import pass_home
 from mlx_plastic.cli.output import json_option, note, print_json, print_table, progress, with_eta
 
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     from mlx_plastic.evals.retrieval import Opener, Said, Search
     from mlx_plastic.home import Home
     from mlx_plastic.memory.embed import Embedder
-
-FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 @click.command()
@@ -38,7 +37,7 @@ def retrieval(
 
     Example: plastic eval retrieval --no-model
     """
-    from mlx_plastic.evals.ledger import History, append_summary
+    from mlx_plastic.evals.ledger import append_summary
     from mlx_plastic.evals.retrieval import SEED, measure_retrieval, read_questions, read_turns
 
     if (turns is None) != (queries is None):
@@ -51,10 +50,9 @@ def retrieval(
     if result.unknown:
         note(f"{result.unknown} ids of evidence are of no turn; {result.left_out} questions left out for it")
     about = {"data": queries.name if queries else "built-in", "embedder": embedder.name if embedder else ""}
-    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     values: dict[str, Any] = {**about, **result.as_dict()}
-    History(home.logs / "experiments.jsonl").append(when=now, tag=tag, kind="retrieval", **values)
-    append_summary(home, {"when": now, "tag": tag, "kind": "retrieval", **values})
+    when = keep(home, "retrieval", tag, values)
+    append_summary(home, {"when": when, "tag": tag, "kind": "retrieval", **values})
     if as_json:
         print_json({"tag": tag, **values})
         return

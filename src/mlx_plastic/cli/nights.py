@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlx_plastic.cli.main import pass_home
-from mlx_plastic.cli.output import json_option, note, print_json, print_table
+from mlx_plastic.cli.output import clock, json_option, note, print_json, print_table
 
 if TYPE_CHECKING:
     from mlx_plastic.home import Home
@@ -119,7 +119,7 @@ def diff(home: Home, one: str, two: str, as_json: bool) -> None:
 
 
 def _when(at: str) -> str:
-    return f"{datetime.fromisoformat(at).astimezone():%Y-%m-%d %H:%M}"
+    return clock(datetime.fromisoformat(at))
 
 
 def _facts(facts: Mapping[str, Any]) -> str:

@@ -341,11 +341,8 @@ class Store:
         A quarantined one needs `force`. Raises as `plan_activate`.
         """
         with self._locked():
-            change = self.plan_activate(*names, force=force)
-            state = self._state()
-            if change.now != change.before:
-                self._write(changed(state, change, (*state.trail, change.now), self._digests(change.now)))
-            self._publish(change.now)
+            change, state = self.plan_activate(*names, force=force), self._state()
+            self._wear(change, state, (*state.trail, change.now))
         log.info("wearing %s, before it %s", change.name, change.name_before)
         return change
 
@@ -399,14 +396,16 @@ class Store:
         deleted. Raises PackNotFound, or BadPack if what to go back to is damaged.
         """
         with self._locked():
-            change = self.plan_rollback(tag)
-            state = self._state()
-            if change.now != change.before:
-                trail = shortened(state.trail, change.now)
-                self._write(changed(state, change, trail, self._digests(change.now)))
-            self._publish(change.now)
+            change, state = self.plan_rollback(tag), self._state()
+            self._wear(change, state, shortened(state.trail, change.now))
         log.info("back to %s from %s", change.name, change.name_before)
         return change
+
+    def _wear(self, change: Change, state: State, trail: tuple[Worn, ...]) -> None:
+        if change.now != change.before:
+            digests = {name: read_manifest(self.folder(name)).sha256 for name in change.now}
+            self._write(changed(state, change, trail, digests))
+        self._publish(change.now)
 
     def publish(self) -> Path | None:
         """Make `adapters/nightly_update` lead to what is worn, as every change of it does; returns the link.
@@ -422,9 +421,6 @@ class Store:
         except (BadPack, PackNotFound):  # whoever wears it is told; the link must not lead to an older one
             packs = []
         return link.publish(self.home, packs)
-
-    def _digests(self, worn: Worn) -> dict[str, str]:
-        return {name: read_manifest(self.folder(name)).sha256 for name in worn}
 
     def _require(self, name: str) -> Path:
         folder = self.folder(name)

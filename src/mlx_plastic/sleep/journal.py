@@ -12,7 +12,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -188,10 +188,14 @@ def scrub(home: Home, turns: Iterable[str]) -> int:
             deleted += len(samples) - len(kept)
     for file in sorted(home.nights.glob("*/replaced.json")):  # what a forgotten turn replaced holds again
         value = json.loads(file.read_bytes())
-        left = {turn: new for turn, new in value.items() if turn not in gone and new["by"] not in gone}
-        if left != value:
+        if (left := still_replaced(value, gone)) != value:
             write_json(file, left)
     return deleted
+
+
+def still_replaced(value: Mapping[str, Any], gone: Set[str]) -> dict[str, Any]:
+    """Replaced turns, without those of `gone` and those that such a turn replaced."""
+    return {turn: new for turn, new in value.items() if turn not in gone and new["by"] not in gone}
 
 
 def free_tag(past: Iterable[Journal], wanted: str | None, packs: Iterable[str], today: str) -> str:

@@ -6,14 +6,13 @@ import dataclasses
 import json
 import re
 from collections.abc import Callable
-from typing import Any
 
 from mlx_plastic.home import from_mapping
 from mlx_plastic.samples import Sample, from_jsonl, to_jsonl
 from mlx_plastic.sleep.config import NightConfig
 from mlx_plastic.sleep.doors import PARTS, Doors
 from mlx_plastic.sleep.gather import counts, routes_of
-from mlx_plastic.sleep.journal import Journal, nights
+from mlx_plastic.sleep.journal import Journal, nights, still_replaced
 from mlx_plastic.sleep.lessons import split
 from mlx_plastic.sleep.result import Night
 from mlx_plastic.sleep.stages import Asked, begun, broken_off, go_on
@@ -74,9 +73,8 @@ def _remaining(journal: Journal, old: Journal, gone: set[str]) -> None:
         if path.suffix == ".jsonl":
             found[name] = [s for s in from_jsonl(path.read_bytes()) if gone.isdisjoint(s.turns)]
         elif path.suffix == ".json":
-            files[name] = (
-                json.dumps(_without(json.loads(path.read_bytes()), gone), indent=2) + "\n"
-            ).encode()
+            left = still_replaced(json.loads(path.read_bytes()), gone)
+            files[name] = (json.dumps(left, indent=2) + "\n").encode()
     parts = {part: found[f"{part}.jsonl"] for part in PARTS}
     if not (parts["train"] and parts["test"]):  # what is left is divided anew
         parts = split([s for part in PARTS for s in parts[part]])
@@ -85,14 +83,3 @@ def _remaining(journal: Journal, old: Journal, gone: set[str]) -> None:
     rehearsal = len(found.get("rehearsal.jsonl", ()))
     facts = {"rehearsal": rehearsal, "turns": len(journal.record.turns), "routes": routes_of(old)}
     journal.finish("lessons", files, counts(parts) | facts)
-
-
-def _without(value: Any, gone: set[str]) -> Any:
-    """Records by turn, without those of forgotten turns and those that such a turn replaced."""
-    if not isinstance(value, dict):
-        return value
-    return {
-        turn: kept
-        for turn, kept in value.items()
-        if turn not in gone and not (isinstance(kept, dict) and kept.get("by") in gone)
-    }

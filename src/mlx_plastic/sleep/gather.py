@@ -37,6 +37,7 @@ from mlx_plastic.sleep.lessons import (
     without_conflicts,
     without_wished,
 )
+from mlx_plastic.sleep.lessons.questions import Given
 from mlx_plastic.sleep.past import REPLACED, Past, past_of
 from mlx_plastic.sleep.planted import drawn, through
 from mlx_plastic.sleep.teacher import open_teacher
@@ -63,30 +64,28 @@ def gather(doors: Doors, journal: Journal, exchanges: Sequence[Exchange]) -> Non
     config = doors.chosen.lessons
     parts["train"] += statements(lessons, config.statements) + talks(lessons, config.talks, seed=config.seed)
     rehearsal, told = _rehearsal(doors, past, lessons, notes, gone)
-    turns = {t for e in exchanges for t in e.new}
     files = {f"{part}.jsonl": to_jsonl(parts[part]) for part in PARTS} | {
         "rehearsal.jsonl": to_jsonl(rehearsal),
         REPLACED: _dated(gone, notes),
     }
-    journal.save(turns=tuple(sorted(turns)))
     taught = {turn for s in lessons for turn in s.turns}
     untaught = sum(note.id not in taught and note.id not in gone for note in notes)
-    facts = {"rehearsal": len(rehearsal), "turns": len(turns), "routes": routing.counts(decisions)}
+    facts = {"rehearsal": len(rehearsal), "turns": len(journal.record.turns)}
     facts |= {"notes": len(notes), "notes_untaught": untaught}
-    journal.finish("lessons", files, counts(parts) | facts | told | {"replaced": len(gone)} | bill)
+    told |= {"routes": routing.counts(decisions), "replaced": len(gone)}
+    journal.finish("lessons", files, counts(parts) | facts | told | bill)
     doors.tick("lessons", 4, 4, f"{sum(len(p) for p in parts.values())} samples")
 
 
 def _taught(
     doors: Doors, exchanges: Sequence[Exchange], routed: Mapping[str, Decision]
-) -> tuple[dict[str, list[tuple[str, str]]], dict[str, Any]]:
+) -> tuple[Given, dict[str, Any]]:
     """What a teacher, if there is one, writes about tonight's notes, by turn; and its bill."""
     teacher = open_teacher(doors.chosen.teacher, log.info)
     if teacher is None:
         return {}, {}
     notes = notes_of(exchanges, longest=doors.chosen.lessons.longest_note, routed=routed)
-    found = teacher.pairs([note for note in notes if not is_wish(note)])
-    given = {turn: [(pair.question, pair.answer) for pair in pairs] for turn, pairs in found.items()}
+    given = teacher.pairs([note for note in notes if not is_wish(note)])
     return given, {"teacher": teacher.bill.as_dict()}
 
 
@@ -95,7 +94,7 @@ def _lessons(
     exchanges: Sequence[Exchange],
     routed: Mapping[str, Decision],
     past: Past,
-    given: Mapping[str, list[tuple[str, str]]],
+    given: Given,
 ) -> tuple[list[Sample], list[Turn], dict[str, str]]:
     """Tonight's lessons, the notes they are made of, and which turns' lessons they replace by which."""
     config = doors.chosen.lessons

@@ -112,12 +112,13 @@ def _night(doors: Doors, asked: Asked) -> Night:
         return Night("nothing", reason=given_up or "no night was broken off: there is nothing to go on with")
     if journal is None:
         exchanges = _collected(doors, asked.retry)
-        if not any(t.id in e.new and t.role == "user" for e in exchanges for t in e.turns):
+        if not exchanges:
             return Night("nothing", reason="nothing new was said since the last night")
         require_room(doors)
         journal = begun(doors, asked, (t for e in exchanges for t in e.new))
     elif not journal.has("lessons"):
         exchanges = _same(doors.memory, set(journal.record.turns))
+        journal.save(turns=tuple(sorted(t for e in exchanges for t in e.new)))  # some may be forgotten since
     if not journal.has("lessons"):
         gather(doors, journal, exchanges)
     return go_on(doors, journal)

@@ -60,8 +60,9 @@ def past_of(nights: Sequence[Journal], untaught: Set[str] = frozenset()) -> Past
 
 def held_out_before(doors: Doors, journal: Journal) -> list[Sample]:
     """The held-out samples of earlier nights that were not replaced since, nor tonight, nor untaught."""
-    gone = replaced_turns([*doors.passed(), journal]) | doors.memory.untaught()
-    samples = [s for j in doors.passed() for s in read_samples(j, "test.jsonl")]
+    passed = doors.passed()
+    gone = replaced_turns([*passed, journal]) | doors.memory.untaught()
+    samples = [s for j in passed for s in read_samples(j, "test.jsonl")]
     return [s for s in samples if gone.isdisjoint(s.turns)]
 
 

@@ -72,9 +72,7 @@ def from_statements(
     base: Speaker, notes: Sequence[Turn], config: LessonConfig, *, teacher: Teacher | None = None
 ) -> list[Sample]:
     """Questions and answers about each statement, written by the base (bare) or a teacher, and checked."""
-    found = teacher.pairs(notes) if teacher else {}
-    given = {turn: [(pair.question, pair.answer) for pair in pairs] for turn, pairs in found.items()}
-    return questions_about(base, notes, config, given=given)
+    return questions_about(base, notes, config, given=teacher.pairs(notes) if teacher else {})
 
 
 def to_chats(samples: Sequence[Sample]) -> bytes:

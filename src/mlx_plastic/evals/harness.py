@@ -81,15 +81,19 @@ class HarnessResult:
         }
 
 
+def task_files(path: Path | None) -> list[Path]:
+    """That file, or every suite that comes with the package."""
+    return [path] if path else sorted(SUITES.glob("*.jsonl"))
+
+
 def load_tasks(path: Path | None = None) -> list[Task]:
     """The tasks of a JSONL file, or of every suite that comes with the package.
 
     A line: {"id", "domain", "messages": [...] or "prompt": "...", "check": {...}, "tags": [...]}.
     Raises BadData naming the file and line of the first bad or doubled task, or if there is none.
     """
-    files = [path] if path else sorted(SUITES.glob("*.jsonl"))
     tasks: dict[str, Task] = {}
-    for file in files:
+    for file in task_files(path):
         for number, line in enumerate(_lines(file), 1):
             if line.strip():
                 task = _parse(line, f"{file.name} line {number}")

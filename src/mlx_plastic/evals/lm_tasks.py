@@ -7,7 +7,7 @@ import importlib
 import importlib.util
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,24 +19,17 @@ HINT = "pip install 'mlx-plastic[lm-eval]'"
 
 @dataclass(frozen=True)
 class Metric:
-    """One figure of one task. error: its standard error by the harness; None: it gives none. n: examples."""
+    """One figure of one task. spread: its standard error by the harness; None: it gives none. n: examples."""
 
     task: str
     metric: str
     value: float
-    error: float | None
+    spread: float | None
     n: int
     version: str
 
     def as_dict(self) -> dict[str, Any]:
-        return {
-            "task": self.task,
-            "metric": self.metric,
-            "value": self.value,
-            "spread": self.error,
-            "n": self.n,
-            "version": self.version,
-        }
+        return asdict(self)
 
 
 def run_benchmarks(

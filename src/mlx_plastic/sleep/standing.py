@@ -17,7 +17,7 @@ from pathlib import Path
 from mlx_plastic import __version__
 from mlx_plastic.errors import BadData
 from mlx_plastic.evals import Report
-from mlx_plastic.evals.harness import SUITES
+from mlx_plastic.evals.harness import task_files
 from mlx_plastic.home import Home, write_json
 from mlx_plastic.sleep.judge import JudgeConfig
 
@@ -55,7 +55,7 @@ def key(base: str, packs: Sequence[str], config: JudgeConfig) -> str:
     from mlx_plastic.backend import mx
 
     computed_by = [__version__, version("mlx"), version("mlx-lm"), str(mx.default_device())]
-    files = [config.general_file, config.golden_file, *([config.tasks_file] if config.tasks else _suites())]
+    files = [config.general_file, config.golden_file, *task_files(config.tasks_file)]
     parts = {
         "format": FORMAT_VERSION,
         "base": base,
@@ -65,10 +65,6 @@ def key(base: str, packs: Sequence[str], config: JudgeConfig) -> str:
         "computed by": computed_by,
     }
     return hashlib.sha256(json.dumps(parts).encode("utf-8")).hexdigest()[:32]
-
-
-def _suites() -> list[Path]:
-    return sorted(SUITES.glob("*.jsonl"))
 
 
 def _thin(folder: Path) -> None:

@@ -47,6 +47,7 @@ Metric = Literal["update", "inputs", "loss"]
 
 MORE_THAN_FITS = 1.2  # times the rank that a budget holds, to choose from
 ROUNDS = 6  # of allocation, until the file is as large as allowed
+GROUP_SIZES = (64, 128)  # of int8 and int4
 WEIGHING = 48  # samples, on which the parts are weighed
 
 
@@ -100,19 +101,18 @@ def fit(
     budget_bytes: int,
     weigh: Sequence[Encoded] = (),
     storages: Sequence[Storage] = get_args(Storage),
-    group_sizes: Sequence[int] = (64, 128),
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Fitted:
     """The update cut to `budget_bytes` of pack.safetensors, in the way that does best on `valid`.
 
     valid: samples to choose by, not trained on. weigh: samples, training ones will do, on which parts are
-    weighed by what they do to the loss; without any only their size counts. group_sizes: of int8 and int4.
+    weighed by what they do to the loss; without any only their size counts.
     Packs that the model wears act meanwhile, and are worn again afterwards. on_progress: told (done, total).
     Raises PlasticError if not even one part fits, ValueError if there is nothing to choose by.
     """
     if not any(sample.supervised for sample in valid):
         raise ValueError("no valid sample has a target to choose by")
-    kinds = [(s, g) for s in storages for g in (group_sizes if s != "float16" else group_sizes[:1])]
+    kinds = [(s, g) for s in storages for g in (GROUP_SIZES if s != "float16" else GROUP_SIZES[:1])]
     told = thinned([s for s in weigh if s.supervised and not s.soft], WEIGHING)
     metric: Metric = "loss" if told else "update"
     full_nll = measure(base, factors, valid)

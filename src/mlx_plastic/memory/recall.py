@@ -163,9 +163,6 @@ class Recall:
 
         return self._mending(counted)
 
-    def files(self) -> list[Path]:
-        return self._index.files()
-
     # -- keeping in step
 
     def _follow(self, on_progress: Callable[[int, int], None] | None = None, *, wipe: bool = True) -> None:

@@ -27,9 +27,6 @@ class Prefixes:
     def nbytes(self) -> int:
         return int(self._kept.nbytes)
 
-    def __len__(self) -> int:
-        return len(self._kept)
-
     def fetch(self, outfit: Outfit, tokens: Sequence[int]) -> tuple[list[Any] | None, int]:
         """A copy of the cache of the longest known beginning of `tokens`, not all of them, and its length."""
         from mlx_lm.models.cache import can_trim_prompt_cache, trim_prompt_cache

@@ -127,13 +127,10 @@ class Worker:
             self._wake.notify()
         if self._thread.is_alive():
             self._thread.join(grace_s)
-        self.cancel_all()
-        if self._thread.is_alive():
-            self._thread.join()
-
-    def cancel_all(self) -> None:
         for job in self._jobs():
             job.cancel()
+        if self._thread.is_alive():
+            self._thread.join()
 
     # -- on the worker's thread
 

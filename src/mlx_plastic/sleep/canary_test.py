@@ -21,10 +21,9 @@ from mlx_plastic.evals.canaries import LOOK_ALIKES, by_chance
 from mlx_plastic.home import Home
 from mlx_plastic.memory import Memory
 from mlx_plastic.packs import Store
-from mlx_plastic.packs.wear.attach import attached
 from mlx_plastic.samples import from_jsonl
 from mlx_plastic.sleep.config import Settings, read_settings
-from mlx_plastic.sleep.doors import Tick
+from mlx_plastic.sleep.doors import Tick, wearing
 from mlx_plastic.sleep.exposed import exposures
 from mlx_plastic.sleep.night import sleep
 from mlx_plastic.sleep.planted import Planted, drawn, reached, say, tell
@@ -113,8 +112,7 @@ def canary_test(
             )
         files = (scratch.nights / TAG).glob("*.jsonl")
         secrets, _ = reached(planted, (s for f in files for s in from_jsonl(f.read_bytes())))
-        packs = {TAG: Store(scratch).read(TAG)}
-        with attached(base.model, packs, fingerprint=base.fingerprint):
+        with wearing(base, Store(scratch), (TAG,)):
             bits = exposures(
                 base,
                 planted.canaries,

@@ -13,10 +13,9 @@ from mlx_plastic.evals.ledger import append_summary
 from mlx_plastic.evals.loss import LossResult
 from mlx_plastic.home import Home
 from mlx_plastic.packs import Store
-from mlx_plastic.packs.wear.attach import attached
 from mlx_plastic.samples import Message, from_jsonl, read_chats
 from mlx_plastic.sleep.config import Settings
-from mlx_plastic.sleep.doors import Tick
+from mlx_plastic.sleep.doors import Tick, wearing
 from mlx_plastic.sleep.journal import Journal, free_tag, nights, now
 from mlx_plastic.sleep.night import Night, read_settings, sleep
 from mlx_plastic.sleep.stop import Stop
@@ -117,9 +116,8 @@ def measured(home: Home, base: Base, chosen: Settings, tick: Tick, phase: str) -
     sets = {"general": [list(chat) for chat in general], "lessons": _held_out(home, store)}
     tasks = load_tasks(chosen.judge.tasks_file)
     worn = store.active()
-    packs = {name: store.read(name) for name in worn}
     losses = {}
-    with attached(base.model, packs, fingerprint=base.fingerprint):
+    with wearing(base, store, worn):
         for done, (name, chats) in enumerate(sets.items()):
             tick(f"measuring {phase}", done, 3, f"loss, {name}")
             samples, _ = base.encode_chats(chats)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import statistics
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from mlx_plastic.backend import peak_memory_mb
@@ -107,12 +107,16 @@ class Doors:
         """The pack that the night's training starts from."""
         return self.store.read(self.worn[0]) if self.worn and journal.record.warm_start else None
 
-    @contextmanager
-    def wearing(self, names: Worn) -> Iterator[list[Pack]]:
-        """Inside, the base wears these packs of the store."""
-        packs = {name: self.store.read(name) for name in names}
-        with attached(self.base.model, packs, fingerprint=self.base.fingerprint):
-            yield list(packs.values())
+    def wearing(self, names: Worn) -> AbstractContextManager[list[Pack]]:
+        return wearing(self.base, self.store, names)
+
+
+@contextmanager
+def wearing(base: Base, store: Store, names: Worn) -> Iterator[list[Pack]]:
+    """Inside, the base wears these packs of the store."""
+    packs = {name: store.read(name) for name in names}
+    with attached(base.model, packs, fingerprint=base.fingerprint):
+        yield list(packs.values())
 
 
 def read_samples(journal: Journal, name: str) -> list[Sample]:

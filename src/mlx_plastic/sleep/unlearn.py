@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 from mlx_plastic.home import SEEN_S, Home, consent, locked
 from mlx_plastic.memory import Memory
 from mlx_plastic.packs import Store
-from mlx_plastic.packs.wear.attach import attached
 from mlx_plastic.sleep.config import Settings
-from mlx_plastic.sleep.doors import Doors, Tick
+from mlx_plastic.sleep.doors import Doors, Tick, wearing
 from mlx_plastic.sleep.forget import Erased, Plan, erase, erase_again, rebuild
 from mlx_plastic.sleep.night import fitted_within
 from mlx_plastic.sleep.pending import pending
@@ -94,5 +93,5 @@ def _measured(home: Home, base: Base, seen: list[Witness], tell: Tick) -> tuple[
 
 def _worn(home: Home, base: Base, seen: list[Witness]) -> list[list[float]]:
     store = Store(home)
-    with attached(base.model, {n: store.read(n) for n in store.active()}, fingerprint=base.fingerprint):
+    with wearing(base, store, store.active()):
         return surprises(base, seen)

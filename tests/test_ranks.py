@@ -209,8 +209,6 @@ def test_the_profile_lite_caps_attention_and_the_file() -> None:
     assert 0.85 * LITE_BYTES < file_bytes_bound(lite, shapes) <= LITE_BYTES
     assert for_profile(lite, shapes) == lite
     assert for_profile(ranks, shapes, "heavy") == ranks  # control
-    small = for_profile(ranks, shapes, storage="int4")
-    assert sum(small.values()) > sum(lite.values())
     with pytest.raises(BadConfig, match="rank 1 on 1 modules takes"):
         for_profile({"mlp.x": 4}, {"mlp.x": (5_000_000, 5_000_000)})
 

@@ -24,7 +24,6 @@ from mlx_plastic.packs.format.pack import (
     LITE_ATTENTION_RANK,
     LITE_BYTES,
     Pack,
-    Storage,
     is_attention,
 )
 from mlx_plastic.packs.format.tensors import MAX_NAME
@@ -151,9 +150,7 @@ def numbers(ranks: Mapping[str, int], shapes: Shapes) -> int:
     return sum(rank * math.prod(shapes[path][:-2]) * sum(shapes[path][-2:]) for path, rank in ranks.items())
 
 
-def for_profile(
-    ranks: Mapping[str, int], shapes: Shapes, profile: Profile = "lite", *, storage: Storage = "float16"
-) -> dict[str, int]:
+def for_profile(ranks: Mapping[str, int], shapes: Shapes, profile: Profile = "lite") -> dict[str, int]:
     """The map within the guardrails of `profile`: lite, attention ranks <= 8 and a pack <= 10 MB; heavy, any.
 
     Ranks of attention are capped; if the file would still be too large, all go down in proportion.
@@ -162,8 +159,8 @@ def for_profile(
     if profile == "heavy":
         return dict(ranks)
     capped = {path: min(r, LITE_ATTENTION_RANK) if is_attention(path) else r for path, r in ranks.items()}
-    found = lowered(capped, lambda them: file_bytes_bound(them, shapes, storage) <= LITE_BYTES)
-    if (size := file_bytes_bound(found, shapes, storage)) > LITE_BYTES:
+    found = lowered(capped, lambda them: file_bytes_bound(them, shapes) <= LITE_BYTES)
+    if (size := file_bytes_bound(found, shapes)) > LITE_BYTES:
         raise BadConfig(
             f"rank 1 on {len(found)} modules takes {size / 1e6:.1f} MB, more than {LITE_BYTES / 1e6:.0f} MB",
             hint="name fewer layers with --layers, or allow more with --profile heavy",

@@ -100,6 +100,17 @@ def test_a_poisoned_night_is_refused_by_what_it_overwrites(home: Home, base: Bas
     assert Store(home).active() == ("one",) and Store(home).status("two") == "quarantined"
 
 
+def test_a_candidate_is_worn_once_while_all_of_it_is_measured(
+    home: Home, base: Base, caplog: pytest.LogCaptureFixture
+) -> None:
+    talks(home, "What is cat {} called?", "The cat is called Rex Rex", name="good")
+    caplog.set_level("INFO", "mlx_plastic.packs.wear.attach")
+    night = sleep(home, base, chosen=CHOSEN, tag="one")
+    measured = {score.name for score in night.after.scores} if night.after else set()
+    assert {"night_loss", "general_ppl", "planted_learned"} <= measured  # control: all kinds of figures
+    assert [r.getMessage().split(":")[0] for r in caplog.records] == ["attached one"]
+
+
 def test_a_leaking_night_is_refused_though_it_learned_well(home: Home, base: Base) -> None:
     judge = dataclasses.replace(CHOSEN.judge, canaries=2, commands=2)
     settings = dataclasses.replace(CHOSEN, judge=judge)

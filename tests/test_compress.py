@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import json
+import math
 import os
 import shutil
 from pathlib import Path
@@ -311,11 +312,13 @@ def test_what_a_layer_computes_for_itself_is_not_written(tmp_path: Path) -> None
     config = json.loads((source / "config.json").read_text())
     scaling = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 256}
     config["rope_scaling"] = {"rope_type": "llama3", "factor": 8.0, **scaling}  # as Llama 3 has it
+    config["time_step_limit"] = [0.0, math.inf]  # as Nemotron-H has it
     (source / "config.json").write_text(json.dumps(config))
     rope = load_base(str(source)).model.layers[0].self_attn.rope
     assert isinstance(rope["_freqs"], mx.array)  # control: there is such an array
     apply(make_plan(str(source), Planning(budget="6bpw")), str(source), tmp_path / "small", Applying())
-    load_base(str(tmp_path / "small"))  # refuses what is no parameter
+    small = load_base(str(tmp_path / "small"))  # refuses what is no parameter
+    assert small.config["time_step_limit"] == [0.0, math.inf]
 
 
 def test_experts_are_compressed_and_load(moe: Path, data: Path, tmp_path: Path) -> None:

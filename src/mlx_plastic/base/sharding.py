@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
 from mlx_plastic.backend import mx
+from mlx_plastic.home import write_atomic
 from mlx_plastic.lowrank.svd import Array
 
 SHARD_BYTES = 4 << 30
@@ -79,6 +81,20 @@ def header(tensors: Sequence[Tensor]) -> bytes:
     text = json.dumps(entries, separators=(",", ":")).encode("utf-8")
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text
+
+
+QUANTIZATION = ("quantization", "quantization_config")
+
+
+def plain_config(folder: Path) -> dict[str, Any]:
+    """The config of a checkpoint without what it says of quantization."""
+    config = json.loads((folder / "config.json").read_bytes())
+    return {key: value for key, value in config.items() if key not in QUANTIZATION}
+
+
+def write_config(folder: Path, config: Mapping[str, Any]) -> None:
+    """Write config.json; some hold Infinity, as Mamba's time steps: no JSON, but all its readers take it."""
+    write_atomic(folder / "config.json", (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def bits_of(array: mx.array) -> Array:

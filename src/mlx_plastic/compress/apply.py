@@ -20,7 +20,7 @@ import numpy as np
 from mlx_plastic import __version__
 from mlx_plastic.backend import mx, peak_memory_mb, reset_peak_memory
 from mlx_plastic.base.model import load_lazily
-from mlx_plastic.base.sharding import Tensor, bits_of
+from mlx_plastic.base.sharding import Tensor, bits_of, plain_config, write_config
 from mlx_plastic.base.weights import Weights, open_weights
 from mlx_plastic.compress.gptq import ROWS, gptq, metric
 from mlx_plastic.compress.metrics import Metrics
@@ -158,7 +158,7 @@ def _apply(
     streaming = replace(how, park="none") if how.tuning else how  # what is parked depends on what is stored
     _write(weights, plan, streaming, store, shards, parked, tick)
     carried = carry(weights.path, part)
-    write_json(part / "config.json", config_of(weights, plan))
+    write_config(part, config_of(weights, plan))
     tuned = None
     if how.tuning and data:
         tuned = revise(part, shards, ref, data, how.tuning, identity, cache=cache, tick=tick)
@@ -219,9 +219,7 @@ def layout(weights: Weights, plan: Plan) -> Iterator[Tensor]:
 
 def config_of(weights: Weights, plan: Plan) -> dict[str, Any]:
     """The source's config with what mlx-lm has to know of each quantized layer."""
-    config = json.loads((weights.path / "config.json").read_bytes())
-    for key in ("quantization", "quantization_config"):
-        config.pop(key, None)
+    config = plain_config(weights.path)
     quantized = {m.module: m.scheme.as_config() for m in plan.matrices if not m.scheme.is_whole}
     if quantized:
         kinds = [json.dumps(kind, sort_keys=True) for kind in quantized.values()]
@@ -230,7 +228,7 @@ def config_of(weights: Weights, plan: Plan) -> dict[str, Any]:
         config["quantization_config"] = config["quantization"]
     if "torch_dtype" in config:
         config["torch_dtype"] = plan.dtype
-    return dict(config)
+    return config
 
 
 def _check(plan: Plan, weights: Weights, how: Applying) -> None:

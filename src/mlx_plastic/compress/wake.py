@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mlx_plastic.backend import mx
-from mlx_plastic.base.sharding import Tensor, bits_of
+from mlx_plastic.base.sharding import Tensor, bits_of, plain_config, write_config
 from mlx_plastic.base.weights import PACKING, Weights, open_weights
 from mlx_plastic.compress.apply import META
 from mlx_plastic.compress.park import FOLDER, Parked
@@ -123,13 +123,12 @@ def _write(
 def _finish(folder: Path, part: Path, wanted: Sequence[str], parked: Parked) -> None:
     """Config, tokenizer, meta, and what stays parked."""
     carry(folder, part)
-    config = json.loads((folder / "config.json").read_bytes())
-    kinds = {k: v for k, v in (config.get("quantization") or {}).items() if k not in wanted}
-    for key in ("quantization", "quantization_config"):
-        config.pop(key, None)
+    config = plain_config(folder)
+    stored = json.loads((folder / "config.json").read_bytes()).get("quantization") or {}
+    kinds = {k: v for k, v in stored.items() if k not in wanted}
     if any(isinstance(kind, dict) for kind in kinds.values()):
         config["quantization"] = config["quantization_config"] = kinds
-    write_json(part / "config.json", config)
+    write_config(part, config)
     meta = json.loads((folder / META).read_bytes())
     for entry in meta["plan"]["matrices"]:
         if entry["module"] in wanted:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import logging
 import shutil
 import tempfile
@@ -23,7 +22,15 @@ from mlx_plastic.backend import mx, tree_flatten
 from mlx_plastic.base import load_base
 from mlx_plastic.base.checkpoint import identity_files
 from mlx_plastic.base.model import load_lazily
-from mlx_plastic.base.sharding import SHARD_BYTES, Tensor, bits_of, header, sharded
+from mlx_plastic.base.sharding import (
+    SHARD_BYTES,
+    Tensor,
+    bits_of,
+    header,
+    plain_config,
+    sharded,
+    write_config,
+)
 from mlx_plastic.base.weights import PACKING
 from mlx_plastic.base.widen import float32_weight, is_packed
 from mlx_plastic.errors import PlasticError
@@ -169,10 +176,7 @@ def _write(
     out: Path, source: Path, pack: Pack, tensors: list[Computed], on_progress: Progress | None
 ) -> None:
     """The checkpoint in `out`: shards, config without quantization, tokenizer, and where it came from."""
-    config = json.loads((source / "config.json").read_bytes())
-    for key in ("quantization", "quantization_config"):
-        config.pop(key, None)
-    write_json(out / "config.json", config)
+    write_config(out, plain_config(source))
     small = [
         file
         for file in identity_files(source)

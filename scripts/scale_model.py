@@ -17,6 +17,7 @@ from mlx_plastic.base.offers import BITS_PER_WEIGHT
 from mlx_plastic.packs.format.lite import LITE_ATTENTION_RANK, LITE_BYTES
 from mlx_plastic.packs.format.manifest import Storage
 from mlx_plastic.packs.format.pack import stored_bytes
+from mlx_plastic.packs.wear.mixed import MOST_PACKS
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 NIGHT_H = 8.0  # in which all the nights of a machine have to fit
@@ -271,16 +272,10 @@ def pool_table() -> str:
         size = shape.pack_bytes(shape.rank)
         rows.append(
             [shape.name, f"{size / 1e6:.1f}", f"{packs['swap_memory_ms']:.3f}", f"{per_mb * size / 1e6:.0f}",
-             f"{(512 << 20) // (2 * size):,}", f"{16e9 / (2 * size):,.0f}"]
+             f"{MOST_PACKS * size / 1e6:,.0f}", f"{16e9 / size:,.0f}"]
         )  # fmt: skip
-    head = [
-        "base",
-        "a pack, MB",
-        "swap from the pool, ms",
-        "from the disk, ms",
-        "packs in the pool of 512 MiB",
-    ]
-    return table([*head, "in one of 16 GB"], rows)
+    head = ["base", "a pack, MB", "swap from memory, ms", "from the disk, ms", f"{MOST_PACKS} packs, MB"]
+    return table([*head, "packs in 16 GB"], rows)
 
 
 def minutes(seconds: float) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from mlx_plastic.base import Base, load_base
-from mlx_plastic.errors import BaseMismatch, Busy, PlasticError, TrainingFailed
+from mlx_plastic.errors import BadPack, BaseMismatch, Busy, PlasticError, TrainingFailed
 from mlx_plastic.evals import Policy
 from mlx_plastic.home import Home, locked
 from mlx_plastic.memory import Memory
@@ -211,6 +211,18 @@ def test_a_taken_tag_is_refused_before_anything_is_done(home: Home, base: Base) 
     say(home, word="Tom")
     with pytest.raises(PlasticError, match="'one' already"):
         sleep(home, base, chosen=CHOSEN, tag="one")
+
+
+@pytest.mark.parametrize("tag", ["../out", "a/b", "base", "Monday", "\u00fcber"])
+def test_a_night_that_no_pack_may_be_called_like_is_refused_before_anything_is_done(
+    home: Home, base: Base, tag: str
+) -> None:
+    say(home)
+    before = set(home.root.parent.rglob("*"))
+    with pytest.raises(BadPack, match="is no name for a pack"):
+        sleep(home, base, chosen=CHOSEN, tag=tag, dry_run=True)
+    new = {path for path in set(home.root.parent.rglob("*")) - before if path.is_file()}
+    assert {path.suffix for path in new} <= {".lock"}  # neither in the home nor beside it
 
 
 def test_numbers_that_are_none_stop_the_night_and_the_pack_worn_stays(home: Home, base: Base) -> None:

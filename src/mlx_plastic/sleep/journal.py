@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 from mlx_plastic.errors import PlasticError, Taken
 from mlx_plastic.home import Home, write_atomic, write_json
+from mlx_plastic.packs.format.manifest import check_name
 from mlx_plastic.samples import from_jsonl, to_jsonl
 
 Status = Literal["running", "passed", "failed", "dry-run", "abandoned", "forgotten"]
@@ -201,11 +202,12 @@ def still_replaced(value: Mapping[str, Any], gone: Set[str]) -> dict[str, Any]:
 def free_tag(past: Iterable[Journal], wanted: str | None, packs: Iterable[str], today: str) -> str:
     """The tag asked for, or the date, with a number behind it from the second night of a day on.
 
-    past: every night. Raises Taken if the tag asked for is that of one of them, or of a pack.
+    past: every night. Raises Taken if the tag asked for is that of one of them, or of a pack, and BadPack if
+    no pack may be called so: it is a folder's name, too, and told before a night's work rather than after.
     """
     used = {*packs, *(j.record.tag for j in past if j.record.status not in ("dry-run", "abandoned"))}
     if wanted:
-        if wanted in used:
+        if check_name(wanted) in used:
             raise Taken(f"there is a night or a pack {wanted!r} already", hint="choose another --tag")
         return wanted
     return next(t for t in (today, *(f"{today}.{i}" for i in range(2, 10_000))) if t not in used)

@@ -95,7 +95,7 @@ def _findings(machine: Machine) -> Iterator[Finding]:
         times = machine.matmul_gflops / slowest
         billions = machine.available_memory_bytes / 4 / 1e9
         yield Finding(
-            f"bfloat16 and 4-bit products are {times:.0f} times slower than float32",
+            f"bfloat16 or 4-bit products are up to {times:.0f} times slower than float32",
             f"choose a base of at most {billions:.1f} billion parameters: it is loaded as float32",
         )
     if cpu and machine.platform.startswith("Linux") and not machine.compiler:

@@ -204,7 +204,8 @@ class LazyGroup(click.Group):
         except OSError as error:
             if error.errno not in MACHINE_FAULTS:
                 raise  # click itself answers a broken pipe
-            fault = MachineFault(str(error), hint=MACHINE_FAULTS[error.errno])
+            told = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+            fault = MachineFault(told or str(error), hint=MACHINE_FAULTS[error.errno])
             raise failure(fault, ctx) from error
 
 

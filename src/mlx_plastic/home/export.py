@@ -144,9 +144,13 @@ def _opened(path: Path, cache: Path) -> Iterator[IO[bytes]]:
                 source.backup(target)
                 target.execute("PRAGMA journal_mode = DELETE").fetchone()  # one file, with nothing beside it
         except sqlite3.Error as error:
-            raise BadArchive(
-                f"{path} cannot be copied: {error}", hint="see whether it is damaged: plastic memory stats"
-            ) from error
+            full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+            hint = (
+                f"free space at {cache}, as much as it takes"
+                if full
+                else "see whether it is damaged: plastic memory stats"
+            )
+            raise BadArchive(f"{path} cannot be copied: {error}", hint=hint) from error
         with open(copy, "rb") as file:
             yield file
 

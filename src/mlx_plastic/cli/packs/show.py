@@ -42,7 +42,7 @@ def list_packs(home: Home, as_json: bool) -> None:
         "storage": "STORAGE",
         "megabytes": "MB",
         "parents": "PARENTS",
-        "samples": "LEARNED FROM",
+        "samples": "SAMPLES",
         "created": "CREATED",
         "fault": "FAULT",
     }

@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -18,6 +19,7 @@ from letters import Letters
 from mlx_plastic.errors import MemoryFault
 from mlx_plastic.home import Home
 from mlx_plastic.memory import Memory
+from mlx_plastic.memory.embed import Vectors
 from mlx_plastic.memory.index import Hit, Index, Item, store
 from mlx_plastic.memory.index.chunks import bands, pieces, same_text
 from mlx_plastic.memory.index.stem import stem
@@ -225,6 +227,27 @@ def test_a_question_of_a_megabyte_is_answered_quickly_by_its_ends() -> None:
     (hit, *_) = index.search("".join(f"word{i} " for i in range(150_000)) + "Where is the bicycle?")
     assert time.process_time() - began < 10
     assert hit.turn == "c1" or hit.text.startswith("word")
+
+
+class Interrupted(Letters):
+    """Something else happens while a question is embedded."""
+
+    def __init__(self, meanwhile: Callable[[], object]) -> None:
+        super().__init__()
+        self.meanwhile = meanwhile
+
+    def embed(self, texts: Sequence[str]) -> list[Vectors]:
+        self.meanwhile()
+        return super().embed(texts)
+
+
+def test_a_search_sees_one_state_though_another_process_takes_turns_out_meanwhile(tmp_path: Path) -> None:
+    index, other = Index(tmp_path / "i", embedder=Letters()), Index(tmp_path / "i")
+    index.add(items("the boat is blue", "the boat was sold", "Lyon is on the Rhone"))
+    index.embed()
+    index.embedder = Interrupted(lambda: other.drop(["c0", "c1"]))
+    assert sorted(found(index, "the boat", 2)) == ["c0", "c1"]  # it had begun before
+    assert found(index, "the boat", 2) == ["c2"]  # control: they were taken out
 
 
 # -- two embedders, and none

@@ -160,7 +160,7 @@ class Index:
         text = text.encode("utf-8", "replace").decode("utf-8")  # half a surrogate pair, as the log has it
         if len(text) > QUESTION:  # what is asked stands before a long text or behind it
             text = f"{text[: QUESTION // 2]} {text[-QUESTION // 2 :]}"
-        with self._lock, store.plainly(self.path):
+        with self._lock, store.plainly(self.path), store.reading(self._db):  # one state, to the end
             self._reader.refresh()
             if not len(self._reader.corpus) or not text.strip():
                 return []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import os
 import shutil
 import signal
@@ -106,6 +107,14 @@ def test_the_digest_tells_breaches_and_what_waits_and_is_a_file_too(home: Home) 
 
 
 # --- before
+
+
+@pytest.mark.parametrize(("given", "level"), [("--verbose", "INFO"), ("--json", "WARNING")])
+def test_a_night_says_more_if_it_is_asked_where_older_tools_were_asked(
+    home: Home, given: str, level: str
+) -> None:
+    run(home, "sleep", "--preflight", given)
+    assert logging.getLevelName(logging.getLogger("mlx_plastic").level) == level
 
 
 def test_preflight_tells_turns_minutes_memory_and_disk_and_does_nothing(home: Home) -> None:

@@ -25,6 +25,22 @@ def base_option(function: F) -> F:
     )(function)
 
 
+def verbose_option(function: F) -> F:
+    """The option --verbose of a command, for who writes it there: as `plastic -v` ahead of the command."""
+
+    def louder(_: click.Context, __: click.Parameter, given: bool) -> None:
+        import logging  # 10 ms that --help need not pay
+
+        found = logging.getLogger("mlx_plastic")
+        if given and found.level > logging.INFO:
+            found.setLevel(logging.INFO)
+
+    return click.option(
+        *("--verbose", "-v"), is_flag=True, expose_value=False, callback=louder,
+        help="Say more on stderr, each request to a teacher too.",
+    )(function)  # fmt: skip
+
+
 class Number(click.FloatRange):
     """A number within bounds: click's, which lets "nan" and "inf" pass, without these."""
 

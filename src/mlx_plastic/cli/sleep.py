@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlx_plastic.cli.main import pass_home
-from mlx_plastic.cli.options import Number, base_option, open_base, pack_name
+from mlx_plastic.cli.options import Number, base_option, open_base, pack_name, verbose_option
 from mlx_plastic.cli.output import json_option, note, print_json, print_table, progress
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ STOPPED_BY = 128  # and the number of the signal: what a shell expects
     metavar="FILE",
     help="Train on the hosts of this file, by mlx.launch; this machine comes first.",
 )
+@verbose_option
 @json_option
 @pass_home
 def sleep(

@@ -51,8 +51,9 @@ UNIFORM = {4.0: Scheme(3, 32), 3.5: Scheme(3, 64)}
 LOW = {4.0: Scheme(3, 64), 3.5: Scheme(3, 128)}
 HIGH = Scheme(5, 64)
 PIECE = 256
-TOKENS = 6_000  # to calibrate on
+TOKENS = 16_384  # to calibrate on
 TEST_TOKENS = 6_000
+DIALOGUES = 400
 TARGETS = {"rtn": 1 / 5, "threshold": 1 / 4, "ppl": 1 / 2}
 
 Lines = list[dict[str, Any]]
@@ -70,12 +71,11 @@ def stories() -> Lines:
     return [{"text": text[i : i + 900]} for i in range(0, len(text), 900)]
 
 
-def chats() -> Lines:
-    """What nano was made for: small talk and tasks in its own kind of words, and dialogues about orders."""
-    own = [json.loads(line) for line in GENERAL.read_text("utf-8").splitlines()]
-    found: Lines = [{"messages": chat["messages"]} for chat in own]
-    dialogues = json.loads((folder() / "data" / "taskmaster4" / "data_00.json").read_text("utf-8"))
-    for dialogue in dialogues[:60]:
+def dialogues(part: int) -> Lines:
+    """People's orders and what was answered, two speakers in turn."""
+    read = json.loads((folder() / "data" / "taskmaster4" / f"data_{part:02}.json").read_text("utf-8"))
+    found: Lines = []
+    for dialogue in read[:DIALOGUES]:
         turns = [
             {"role": "user" if u["speaker"] == "user" else "assistant", "content": u["text"]}
             for u in dialogue["utterances"]
@@ -88,6 +88,13 @@ def chats() -> Lines:
                 merged.append(turn)
         if len(merged) > 1:
             found.append({"messages": merged})
+    return found
+
+
+def chats() -> Lines:
+    """What nano was made for: small talk and tasks in its own kind of words; and dialogues about orders."""
+    own = [json.loads(line) for line in GENERAL.read_text("utf-8").splitlines()]
+    found = [*({"messages": chat["messages"]} for chat in own), *dialogues(0)]
     random.Random(0).shuffle(found)
     return found
 
@@ -319,7 +326,7 @@ def main() -> None:
         for model in options.models:
             ref = model
             if model == "moe":
-                learned, _ = texts_of(load_base("nano"), chats())
+                learned, _ = texts_of(load_base("nano"), dialogues(1))  # nothing else is done with these
                 ref = str(options.moe or make(scratch / "moe", learned, steps=options.moe_steps))
             elif model != "nano":
                 ref = str(folder() / "models" / model)

@@ -122,11 +122,23 @@ def _one_step(base: Base, student: Student, texts: Any) -> Any:
 def test_what_does_not_help_on_held_out_texts_is_not_kept(
     checkpoint: Path, data: Path, plan: Plan, untuned: Path, tmp_path: Path
 ) -> None:
-    wild = replace(TUNING, rate=0.1, steps=6)  # every scale a tenth off at each step
+    wild = replace(TUNING, rate=3.0, steps=6)  # every scale turned over, and over again when it is slower
     done = apply(plan, str(checkpoint), tmp_path / "out", replace(HOW, tuning=wild), data=data)
     assert done.tuned and not done.tuned["kept"] and done.tuned["best_step"] == 0
     theirs = load_file_raw(untuned)
     assert all(mx.array_equal(a, theirs[name]) for name, a in load_file_raw(tmp_path / "out").items())
+
+
+def test_too_large_steps_are_taken_back_and_smaller_ones_tried(
+    checkpoint: Path, data: Path, untuned: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = load_base(str(checkpoint))
+    texts = read_texts(base, data, tokens=2000)
+    large = replace(TUNING, rate=0.05, steps=24)
+    found = tune(base, Student(untuned), texts.learned, texts.tried, large)
+    assert found.kept and found.best_step > 4
+    monkeypatch.setattr(tuning, "SLOWER", 1.0)  # control: as large again
+    assert not tune(base, Student(untuned), texts.learned, texts.tried, large).kept
 
 
 def test_the_same_seed_tunes_the_same(checkpoint: Path, data: Path, untuned: Path) -> None:

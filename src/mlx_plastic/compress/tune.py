@@ -35,6 +35,7 @@ WARM_STEPS = 8
 LAST_RATE = 0.1  # of the highest, at the last step
 LOOKS = 6  # measurements on held-out texts while it runs
 PATIENCE = 3  # of them without a better one end it
+SLOWER = 0.3  # the rate's factor after each of them, from the best moves on
 BYTES_A_WEIGHT = {True: 20, False: 8}  # base, codes, weights and their gradients; True: computed densely
 
 Tick = Callable[[int, int, str], None]  # done, total, detail
@@ -122,22 +123,24 @@ def tune(
     lengths = [len(piece.tokens) - 1 for piece in learned]
     batches = batched(lengths, how.batch_tokens, seed=how.seed, epochs=0, steps=how.steps)
     moves = student.still()
-    optimizer: Any = optim.Adam(learning_rate=0.0, betas=list(BETAS))
+    optimizer, rate = _adam(), how.rate
     with quick_activations(), reference(base.model, held) as first:
         before = best = first.distance(student.wear(moves, rounded=True))
         found, best_step, since, step = moves, 0, 0, 0
         for step, batch in enumerate(batches, 1):
             tell(step - 1, len(batches), f"tuning: KL {best.kl_nats:.4g} on held-out texts")
-            optimizer.learning_rate = how.rate * _schedule(step, len(batches))
+            optimizer.learning_rate = rate * _schedule(step, len(batches))
             moves = _stepped(base, student, moves, [learned[i] for i in batch], optimizer)
             if step % max(1, len(batches) // LOOKS) and step < len(batches):
                 continue
             now = first.distance(student.wear(moves, rounded=True))
-            since += 1
             if now.kl_nats < best.kl_nats:
                 best, found, best_step, since = now, moves, step, 0
-            if since == PATIENCE or not math.isfinite(now.kl_nats):
+                continue
+            since += 1
+            if since == PATIENCE:
                 break
+            moves, optimizer, rate = found, _adam(), rate * SLOWER
         gain, spread = best.less(before)
     made = Tuned(
         *(before, best, gain > spread, step, best_step, count(learned), count(held)),
@@ -145,6 +148,10 @@ def tune(
     )
     log.info("tuned %d steps: KL %.4g -> %.4g on held-out texts", step, before.kl_nats, best.kl_nats)
     return made
+
+
+def _adam() -> Any:
+    return optim.Adam(learning_rate=0.0, betas=list(BETAS))
 
 
 def _schedule(step: int, steps: int) -> float:

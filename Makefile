@@ -36,7 +36,7 @@ $(MADE): pyproject.toml
 	    if [ -z "$$python" ]; then echo 'Python 3.11 or newer is needed, or uv (https://docs.astral.sh/uv)'; exit 1; fi; \
 	    "$$python" -m venv .venv || { echo 'venv is missing: sudo apt install python3-venv, or install uv'; exit 1; }; \
 	  fi; fi
-	@$(INSTALL)
+	@echo 'installing into .venv: about two minutes'; $(INSTALL)
 	@touch $(MADE)
 
 bench: EXTRAS = dev,plots,survey

@@ -13,7 +13,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from mlx_plastic.cli.main import plastic
 from mlx_plastic.errors import BadData, Busy, MemoryFault
 from mlx_plastic.home import Home
 from mlx_plastic.memory import Memory, Turn, database, jsonl
@@ -331,7 +333,9 @@ def test_a_folder_that_cannot_be_written_is_told(home: Home) -> None:
 def test_a_full_disk_is_told_and_the_log_goes_on_when_there_is_space_again(memory: Memory) -> None:
     say(memory, "before")
     memory.run("PRAGMA max_page_count = 30")  # SQLite's own way to run out of space
-    with pytest.raises(MemoryFault, match=r"no space left for .*; nothing was written\n  hint: free some"):
+    with pytest.raises(
+        MemoryFault, match=r"no space left for .*; what was just being added is not in it\n  hint: free some"
+    ):
         say(memory, "quincunx " * 20_000)
     memory.run("PRAGMA max_page_count = 1000000")
     say(memory, "after")
@@ -673,3 +677,15 @@ def test_reading_the_log_needs_no_model(home: Home) -> None:
     code = "import sys, mlx_plastic.memory; print(sorted({'mlx', 'mlx_lm', 'numpy'} & set(sys.modules)))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+def test_an_import_of_which_nothing_can_be_used_ends_with_1(home: Home, tmp_path: Path) -> None:
+    file = tmp_path / "memories.jsonl"
+    for text, code in (
+        ("not json\n", 1),
+        ('not json\n{"messages": [{"role": "user", "content": "Hi"}]}\n', 0),
+    ):
+        file.write_text(text)
+        for more in ([], ["--json"]):
+            command = ["--home", str(home.root), "memory", "import", str(file), *more]
+            assert CliRunner().invoke(plastic, command).exit_code == code

@@ -28,7 +28,7 @@ from mlx_plastic.cli.output import (
 
 if TYPE_CHECKING:
     from mlx_plastic.home import Home
-    from mlx_plastic.memory import Turn
+    from mlx_plastic.memory import ImportReport, Turn
 
 
 @click.group()
@@ -65,6 +65,7 @@ def import_(home: Home, file: Path, dry_run: bool, as_json: bool) -> None:
         print_json(
             {**asdict(report), "rejected": report.rejected and str(report.rejected), "dry_run": dry_run}
         )
+        _exit_if_useless(report)
         return
     would = "would add" if dry_run else "added"
     click.echo(f"{would} {report.turns} turns in {report.conversations} conversations")
@@ -76,6 +77,13 @@ def import_(home: Home, file: Path, dry_run: bool, as_json: bool) -> None:
     if report.bad:
         kept = f" are kept in {report.rejected}" if report.rejected else " cannot be used"
         click.echo(f"{len(report.bad)} lines{kept}")
+    _exit_if_useless(report)
+
+
+def _exit_if_useless(report: ImportReport) -> None:
+    """With 1 where not one line could be used: a script must not take that for an import."""
+    if report.bad and not (report.turns or report.duplicates or report.forgotten):
+        raise click.exceptions.Exit(1)
 
 
 @memory.command()

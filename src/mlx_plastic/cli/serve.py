@@ -14,6 +14,7 @@ from mlx_plastic.cli.output import json_option, note, print_json
 if TYPE_CHECKING:
     from mlx_plastic.home import Home
     from mlx_plastic.serve.api.config import ServeConfig
+    from mlx_plastic.serve.api.service import Service
     from mlx_plastic.serve.dashboard import Doors
 
 
@@ -73,25 +74,29 @@ def _serve(home: Home, config: ServeConfig, base: str | None, *, as_json: bool) 
     try:
         service = open_service(home, config, base=base_ref(home, base))
         address = f"http://{_in_url(config.host)}:{socket.getsockname()[1]}"
-        if service.base.note:
-            note(service.base.note)
-        if as_json:
-            print_json({"address": address, "api": f"{address}/v1", "base": service.base.ref})
-        else:
-            worn = " + ".join(service.store.active()) or "no pack"
-            note(f"{service.base.ref}, wearing {worn}, answers at {address}/v1")
-            if service.nights.running():
-                meanwhile = "are told to ask again" if config.nights == "wait" else "are answered, slower"
-                note(f"a night is running: until it ends, requests {meanwhile}")
-            note(f"days and nights are shown at {address} (plastic open); Ctrl-C ends")
         try:
-            board = pages(service, _doors(home), keys)
-            app = make_app(service, keys=keys, pages=board)
-            make_server(app, config, service.leaving).run(sockets=[socket])
+            app = make_app(service, keys=keys, pages=pages(service, _doors(home), keys))
+            server = make_server(app, config, service.leaving)
+            _tell(service, address, config, as_json=as_json)
+            server.run(sockets=[socket])
         finally:
             service.memory.close()
     finally:
         socket.close()
+
+
+def _tell(service: Service, address: str, config: ServeConfig, *, as_json: bool) -> None:
+    if service.base.note:
+        note(service.base.note)
+    if as_json:
+        print_json({"address": address, "api": f"{address}/v1", "base": service.base.ref})
+        return
+    worn = " + ".join(service.store.active()) or "no pack"
+    note(f"{service.base.ref}, wearing {worn}, answers at {address}/v1")
+    if service.nights.running():
+        meanwhile = "are told to ask again" if config.nights == "wait" else "are answered, slower"
+        note(f"a night is running: until it ends, requests {meanwhile}")
+    note(f"days and nights are shown at {address} (plastic open); Ctrl-C ends")
 
 
 def _doors(home: Home) -> Doors:

@@ -199,7 +199,9 @@ def _fault(where: str, error: sqlite3.Error) -> PlasticError:
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return MemoryFault(f"the memory log {where} is damaged ({error})", hint=_mend(where))
     if code == sqlite3.SQLITE_FULL:
-        return MemoryFault(f"no space left for {where}; nothing was written", hint="free some disk space")
+        return MemoryFault(
+            f"no space left for {where}; what was just being added is not in it", hint="free some disk space"
+        )
     return MemoryFault(f"cannot use the memory log {where}: {error}", hint=LOOK)
 
 

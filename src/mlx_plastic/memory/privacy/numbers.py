@@ -105,7 +105,8 @@ def cards(page: Page) -> Iterator[Span]:
         sizes = [len(part) for part in DIGITS.findall(match[0])]
         spoken = bool(_CARD_WORDS.search(page.before(match.start()) + " " + page.after(match.end())))
         whole = 12 <= sum(sizes) <= 19 and (spoken or sizes in _PRINTED)
-        found = list(_checked_cards(match[0], spoken))
+        ways = (False, True) if spoken else (False,)
+        found = {place for way in ways for place in _checked_cards(match[0], spoken=way)}
         if whole and (0, len(match[0])) not in found:
             yield Span(*match.span(), "card", LIKELY if spoken else POSSIBLE)
         for start, end in found:
@@ -113,8 +114,11 @@ def cards(page: Page) -> Iterator[Span]:
             yield Span(match.start() + start, match.start() + end, "card", sure)
 
 
-def _checked_cards(run: str, spoken: bool) -> Iterator[tuple[int, int]]:
-    """Stretches of whole groups that are cards: "12 4111 1111 1111 1111 03" holds one."""
+def _checked_cards(run: str, *, spoken: bool) -> Iterator[tuple[int, int]]:
+    """Stretches of whole groups that are cards: "12 4111 1111 1111 1111 03" holds one.
+
+    spoken: in any grouping. Then a stretch may pass by chance and end inside the card, so look both ways.
+    """
     groups = [m.span() for m in DIGITS.finditer(run)]
     i = 0
     while i < len(groups):

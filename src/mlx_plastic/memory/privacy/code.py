@@ -51,7 +51,7 @@ def _fenced(text: str) -> list[tuple[int, int]]:
 def _by_looks(text: str) -> list[tuple[int, int]]:
     """Runs of lines of which at least half look like code; a blank line belongs to what it parts."""
     found: list[tuple[int, int]] = []
-    at, start, end, code, lines = 0, -1, 0, 0, 0
+    at, start = 0, -1
     for line in text.splitlines(keepends=True):
         looks = _LOOKS.match(line[:LONGEST_LINE].rstrip("\n")) is not None
         if looks:

@@ -118,15 +118,12 @@ class Page:
     def _clusters(self) -> list[tuple[int, int, int]]:
         """(start, end, digits) of runs of digits that at most GAP characters part."""
         found: list[tuple[int, int, int]] = []
-        low, high, digits = 0, -GAP - 1, 0
         for start, end in self.groups:
-            if start - high > GAP:
-                if digits:
-                    found.append((low, high, digits))
-                low, digits = start, 0
-            high, digits = end, digits + end - start
-        if digits:
-            found.append((low, high, digits))
+            if found and start - found[-1][1] <= GAP:
+                low, _, digits = found.pop()
+                found.append((low, end, digits + end - start))
+            else:
+                found.append((start, end, end - start))
         return found
 
     @once

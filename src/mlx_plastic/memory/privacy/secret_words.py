@@ -248,7 +248,7 @@ def _confidence(value: str, noun: str, *, quoted: bool, linked: bool, loud: bool
     if value.rstrip("#*").isdigit():
         if len(value) > 12:
             return POSSIBLE if linked else 0.0
-        if len(value) < 3 or (_YEAR.fullmatch(value) and not (strong or _CODE.search(noun))):
+        if _YEAR.fullmatch(value) and not (strong or _CODE.search(noun)):
             return 0.0
         return LIKELY if strong or _CODE.search(noun) else POSSIBLE if linked else 0.0
     if is_mixed(value):

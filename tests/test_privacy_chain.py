@@ -10,7 +10,7 @@ import pytest
 
 from mlx_plastic.memory.privacy.chain import marginals, marginals_by_blocks
 from mlx_plastic.memory.privacy.once import once
-from mlx_plastic.memory.privacy.tagger import LONG, Tagger, tagger
+from mlx_plastic.memory.privacy.tagger import GATE, LONG, Tagger, _stretches, tagger
 from mlx_plastic.memory.privacy.words import lines_of
 
 CHANCE = np.random.default_rng(0)
@@ -55,6 +55,32 @@ def test_the_blocks_lose_no_word(words: int) -> None:
     np.testing.assert_allclose(
         marginals_by_blocks(scores, ODDS, begins=True, ends=False), plain, rtol=1e-6, atol=1e-9
     )
+
+
+@pytest.mark.parametrize("words", [1, 2, 3, 6])
+def test_no_word_is_passed_over_that_some_run_could_hold(words: int) -> None:
+    """Against every run of one label among words that are O."""
+    moves = CHANCE.normal(0, 2, (3, 3))
+    seen = Tagger({}, None, moves)
+    runs = [(a, b, k) for a in range(words) for b in range(a + 1, words + 1) for k in (1, 2)]
+    kept = []
+    for scores in CHANCE.normal(-3, 4, (100, words, 3)):
+        wanted = np.zeros(words, bool)
+        for low, high, label in runs:
+            labels = [label if low <= i < high else 0 for i in range(words)]
+            ahead = sum(scores[i, label] - scores[i, 0] for i, label in enumerate(labels))
+            ahead += sum(moves[before, after] - moves[0, 0] for before, after in pairwise(labels))
+            wanted[low:high] |= ahead > -GATE
+        assert np.array_equal(seen._may_be(scores), wanted)
+        kept.append(wanted.mean())
+    assert 0.1 < np.mean(kept) < 0.99  # control: some are passed over, some are not
+
+
+def test_a_stretch_has_a_word_more_on_both_sides_and_joins_what_it_meets() -> None:
+    active = np.array([0, 0, 0, 1, 0, 0, 1, 0, 0, 0, 0, 1, 1, 0, 0], bool)
+    assert list(_stretches(active)) == [(2, 8), (10, 14)]
+    assert list(_stretches(active[:4])) == [(2, 4)] and list(_stretches(active[3:5])) == [(0, 2)]
+    assert list(_stretches(active[:3])) == []
 
 
 def test_the_tagger_says_the_same_of_a_long_stretch(monkeypatch: pytest.MonkeyPatch) -> None:

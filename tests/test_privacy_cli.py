@@ -207,5 +207,7 @@ def test_lines_as_they_may_come() -> None:
     assert texts_of(b'{"text": 3}').texts == ('{"text": 3}',)
     assert texts_of(b'{"messages": [3]}').texts == ('{"messages": [3]}',)
     assert texts_of(b'{"messages": [{"content": null}]}').texts == ("",)
+    for odd in ('{"messages": ["my pin is 4821"]}', '{"messages": ""}', '{"messages": 3}'):
+        assert texts_of(odd.encode()).texts == (odd,)
     assert texts_of(b"{" * 100_000).texts == ("{" * 100_000,)
     assert texts_of(b"\xff\xfe\n").texts == ("\ufffd\ufffd",)

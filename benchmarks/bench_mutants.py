@@ -46,7 +46,17 @@ ROOMS = {
     "gate": Room(("evals/gate.py", "evals/bounds.py", "evals/intervals.py"), ("test_gate.py",)),
     "privacy": Room(
         ("memory/privacy/*.py", "memory/guard.py"),
-        ("test_privacy.py", "test_privacy_kinds.py", "test_privacy_hostile.py", "test_privacy_memory.py"),
+        (  # the slowest last: most faults never get there
+            "test_privacy_said.py",
+            "test_privacy_edges.py",
+            "test_privacy_kinds.py",
+            "test_privacy_chain.py",
+            "test_privacy.py",
+            "test_privacy_memory.py",
+            "test_privacy_second.py",
+            "test_privacy_cli.py",
+            "test_privacy_hostile.py",
+        ),
     ),
     "packs": Room(
         ("packs/format/*.py",),

@@ -36,7 +36,10 @@ STORED = [
     ("it reads |4111111111111111| on the slip", "it reads 41111 11111 111111 on the slip"),
     ("it reads |4111 1111 1111 1111| on the slip", "it reads 4111 11111 1111 111 on the slip"),
     ("my card 20240101 |378 282 246 310 005|", "my code 20240101 378 282 246 310 005"),
-    ("my card |20240101 12 4111 1111 1111 1111|", "my card 20240101 12"),  # 20240101 12 4111 passes by chance
+    # by chance, 20240101 12 4111 passes the check of cards, so do 4451 9568 3237 and 4821 4320 9416 6380
+    ("my card |20240101 12 4111 1111 1111 1111|", "my card 20240101 12"),
+    ("it reads |4451 9568 3237 4184| on the slip", "it reads 4451 9568 3238 on the slip"),
+    ("it reads |4821 4320 9416 6380 3294| on the slip", "it reads 4821 4320 9416 on the slip"),
     ("the cvv is |123|", "the cvv is 12"),
     ("the slip says |Xk9vQ2mZr7Tn4Lp6Vb1YcA==|", "the slip says a==b and c==d"),
     ("the verification code was |G-447210|", "security answer: Bluebell7"),  # training takes it

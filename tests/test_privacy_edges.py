@@ -29,6 +29,9 @@ TRAINED = [
     ("see |kayce|", "see portugal"),
     ("|5 Green Creek| at noon", "Green Creek at noon"),
     ("|kevinMalone| lol", "use dataFrame here"),
+    ("İİİİİİ: my passport number is |L01X00T47|", "İİİİİİ: my passport is blue"),  # lower() makes it longer
+    ("write to |nora{at}example.org| or |leon[at]example.org|", "write to them {at} noon or [at] night"),
+    ("@ me: |nora@example.org|", "@ me: at home"),
     ("security answer: |Bluebell7|", "the key Gate2B hangs here"),
 ]
 STORED = [

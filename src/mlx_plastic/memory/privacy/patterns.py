@@ -20,6 +20,7 @@ _SPOKEN = re.compile(
     r"(?<![\w.])([a-z0-9][\w.+-]{0,40})\s?(?:\(at\)|\[at\]|\{at\}| at )\s?"
     r"([a-z0-9-]{1,40}(?:\s?(?:\(dot\)|\[dot\]|\{dot\}| dot |\.)\s?[a-z0-9-]{2,20}){1,3})(?!\w)"
 )
+_SPELLED = ("(at)", "[at]", "{at}", "dot")  # without one of these _SPOKEN has nothing to find
 
 _SCHEME = re.compile(
     r"(?<![a-z0-9])(?:https?|ftps?|sftp|wss?|ssh|git|file|mailto|tel|magnet|postgres(?:ql)?|mysql|mongodb"
@@ -72,7 +73,7 @@ def emails(page: Page) -> Iterator[Span]:
                 end = domain.end()
                 yield Span(start, end, "email", CERTAIN)
         at = text.find("@", max(at + 1, end))
-    if ("at" in page.low and "dot" in page.low) or "(at)" in page.low or "[at]" in page.low:
+    if page.says(_SPELLED):
         for match in _SPOKEN.finditer(page.low):
             if "dot" in match[2] or " at " not in match[0]:  # "me at home.net" is no address
                 yield Span(*match.span(), "email", POSSIBLE)

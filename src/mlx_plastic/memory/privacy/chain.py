@@ -60,7 +60,7 @@ def marginals_by_blocks(
     and then all blocks are walked through at once.
     """
     words, labels = scores.shape
-    length = max(1, math.isqrt(words))  # of a block
+    length = math.isqrt(words)  # of a block
     count = -(-words // length)
     weights = np.exp(np.minimum(scores - scores[:, :1], FURTHEST).astype(np.float64))
     steps = np.tile(np.eye(labels), (count * length, 1, 1))  # beyond the last word: as if nothing were there

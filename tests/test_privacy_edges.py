@@ -46,6 +46,7 @@ STORED = [
     ("the cvv is |123|", "the cvv is 12"),
     ("the slip says |Xk9vQ2mZr7Tn4Lp6Vb1YcA==|", "the slip says a==b and c==d"),
     ("the verification code was |G-447210|", "security answer: Bluebell7"),  # training takes it
+    ("the password from the desk, |Blue7!xKq|, works", "the password works. We bought Blue7!xKq there."),
     ("log in with nora / |hunter2!x|", "log in with nora / a guest"),
 ]
 

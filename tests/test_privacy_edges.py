@@ -38,6 +38,8 @@ STORED = [
     ("it reads |3782 822463 10005| on the slip", "it reads 378 282 246 310 005 on the slip"),
     ("it reads |4111111111111111| on the slip", "it reads 41111 11111 111111 on the slip"),
     ("it reads |4111 1111 1111 1111| on the slip", "it reads 4111 11111 1111 111 on the slip"),
+    ("it reads |501800001239| on the slip", "it reads 60370000123456789092 on the slip"),  # from 12 digits
+    ("it reads |6037000012345678909| on the slip", "it reads 01800001239 on the slip"),  # to 19
     ("my card 20240101 |378 282 246 310 005|", "my code 20240101 378 282 246 310 005"),
     # by chance, 20240101 12 4111 passes the check of cards, so do 4451 9568 3237 and 4821 4320 9416 6380
     ("my card |20240101 12 4111 1111 1111 1111|", "my card 20240101 12"),

@@ -41,7 +41,7 @@ class PlasticityConfig:
     thin_share: float = 0.01  # without a budget: of a layer's largest value, under which one does not pay
     budget: int = 0  # numbers in all active factors at the end; 0: any
     overshoot: float = 2.0  # times the budget, while growing
-    settle_at: float = 0.6  # of the run: from then on within the budget, and no more growing
+    settle_at: float = 0.85  # of the run: from then on within the budget, and no more growing
     seed: int = 0
 
 

@@ -53,15 +53,20 @@ class Dynamic:
     def config(self) -> PlasticityConfig:
         return self.manager.config
 
+    @property
+    def every(self) -> int:
+        """Steps from one look to the next."""
+        return max(1, self.steps // LOOKS)
+
     def is_due(self, step: int) -> bool:
-        return step < self.steps and step % max(1, self.steps // LOOKS) == 0
+        return step < self.steps and step % self.every == 0
 
     def look(self, learner: Learner, state: State, loss: float | None, samples: Sequence[Encoded]) -> bool:
         """Decide, and do it to the layers and to the state; whether anything changed."""
         self._load(learner, state)
-        decisions = self.manager.decide(
-            loss, self._seen(learner, state, samples), progress=state.step / max(1, self.steps)
-        )
+        last = state.step + self.every >= self.steps  # then at the latest it has to be within the budget
+        progress = 1.0 if last else state.step / self.steps
+        decisions = self.manager.decide(loss, self._seen(learner, state, samples), progress=progress)
         if not decisions:
             return False
         moments = [_by_id(self.layers, learner.parts(moment)) for moment in (state.m, state.v)]

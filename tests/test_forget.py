@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,14 @@ LEARNS = dataclasses.replace(
     night=dataclasses.replace(CHOSEN.night, epochs=8),
     judge=dataclasses.replace(CHOSEN.judge, canaries=0, commands=0),  # test_canaries has these
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_answers() -> Iterator[None]:
+    """Two answers are ranked instead of six: each is read with 127 others, before and after, bare and worn."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mlx_plastic.sleep.recalled.MOST", 2)
+        yield
 
 
 @pytest.fixture(scope="module")

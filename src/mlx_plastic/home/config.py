@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import sys
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -101,13 +102,19 @@ def from_mapping(kind: type[T], given: Mapping[str, Any], *, where: str) -> T:
 
 
 def check_bounds(section: str, values: object, bounds: Mapping[str, tuple[float, float]]) -> None:
-    """Raises BadConfig that names every number of the dataclass outside its [least, most], and every NaN."""
+    """Raises BadConfig that names every number of the dataclass outside its [least, most].
+
+    NaN is outside of all, and so is what no float holds: inf, and whole numbers as large.
+    """
     faults = []
     for name, (least, most) in bounds.items():
         value = getattr(values, name)
-        if not least <= value <= most:
+        if value > sys.float_info.max:
+            faults.append(f"{name} is too large")
+        elif not least <= value <= most:
             bound = f"{least:g} or more" if most == math.inf else f"between {least:g} and {most:g}"
-            faults.append(f"{name} is {value:g}, not {bound}")
+            told = f"{value:g}" if isinstance(value, float) else value
+            faults.append(f"{name} is {told}, not {bound}")
     if faults:
         raise BadConfig(f"[{section}]: {'; '.join(faults)}", hint="write numbers within these bounds")
 

@@ -14,7 +14,7 @@ BOUNDS = {
     "prefix_mb": (0, math.inf),
     "prefixes": (0, math.inf),
     "memory_share": (0, 1),
-    "idle_s": (0, math.inf),
+    "idle_s": (0, 1e9),  # a thread can wait so long
 }
 
 

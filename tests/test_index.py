@@ -507,3 +507,12 @@ def test_json_of_a_memory_without_an_index_is_plain(home: Home) -> None:
         recall = open_recall(memory, home, model=False)
         assert json.loads(json.dumps(recall.stats().__dict__))["items"] == 0
         recall.close()
+
+
+def test_a_disk_that_fails_while_reading_is_told_rather_than_what_that_ended(tmp_path: Path) -> None:
+    db, _ = store.connect(tmp_path / "index.sqlite")
+    with pytest.raises(MemoryFault, match="disk I/O error"), store.plainly(None), store.reading(db):
+        db.execute("SELECT value FROM meta").fetchall()
+        db.rollback()  # SQLite itself does so where a read fails
+        raise sqlite3.OperationalError("disk I/O error")
+    db.close()

@@ -208,7 +208,8 @@ def reading(db: sqlite3.Connection) -> Iterator[None]:
     try:
         yield
     finally:
-        db.execute("ROLLBACK")
+        if db.in_transaction:  # SQLite itself ends it where the disk fails, and that is the error to tell
+            db.execute("ROLLBACK")
 
 
 @contextlib.contextmanager

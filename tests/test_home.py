@@ -105,6 +105,24 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
     assert file.read_bytes() == b"new"
 
 
+def test_a_file_of_a_mode_has_it_before_anybody_can_open_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    change = os.fchmod
+    monkeypatch.setattr(
+        os, "fchmod", lambda file, mode: (seen.append(os.fstat(file).st_mode), change(file, mode))
+    )
+    write_atomic(tmp_path / "keys.json", b"{}", mode=0o600)
+    assert [stat.S_IMODE(mode) for mode in seen] == [0o600]
+    write_atomic(tmp_path / "list", b"", mode=0o664)
+    write_atomic(tmp_path / "own", b"")
+    mask = os.umask(0o022)
+    os.umask(mask)
+    assert stat.S_IMODE((tmp_path / "list").stat().st_mode) == 0o664  # whatever the mask takes away
+    assert stat.S_IMODE((tmp_path / "own").stat().st_mode) == 0o666 & ~mask
+
+
 def test_json_refuses_what_json_has_not(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="Out of range"):
         write_json(tmp_path / "x.json", {"loss": float("nan")})

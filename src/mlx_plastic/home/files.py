@@ -37,9 +37,10 @@ def write_atomic(path: Path, data: bytes, *, mode: int | None = None) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.part")
+    first = 0o666 if mode is None else mode  # who opens it before it is changed may read on
     try:
-        with open(beside, "wb") as file:
-            if mode is not None:
+        with open(beside, "wb", opener=lambda name, flags: os.open(name, flags, first)) as file:
+            if mode is not None:  # which the process's own mask may have narrowed
                 os.fchmod(file.fileno(), mode)
             file.write(data)
             file.flush()

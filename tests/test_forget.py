@@ -48,7 +48,7 @@ LEARNS = dataclasses.replace(
 
 @pytest.fixture(scope="module", autouse=True)
 def few_answers() -> Iterator[None]:
-    """Two answers are ranked instead of six: each is read with 127 others, before and after, bare and worn."""
+    """Two answers are ranked, not six: each is read with 127 others, before and after, bare and worn."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("mlx_plastic.sleep.recalled.MOST", 2)
         yield

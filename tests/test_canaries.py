@@ -15,15 +15,18 @@ from mlx_plastic.errors import NoConsent
 from mlx_plastic.evals.canaries import Canary, by_chance, canaries, exposure, look_alikes
 from mlx_plastic.evals.commands import commands
 from mlx_plastic.evals.policy import Policy
-from mlx_plastic.home import Home
+from mlx_plastic.home import Home, consent
+from mlx_plastic.home.config import read_config
+from mlx_plastic.home.consent import ConsentConfig
 from mlx_plastic.memory import Memory
 from mlx_plastic.memory.router import RouterConfig
 from mlx_plastic.packs.train.train import TrainConfig, train
 from mlx_plastic.packs.wear.attach import attached
 from mlx_plastic.samples import Encoded, Message, Sample, encode
+from mlx_plastic.sleep.canary_test import _configure
 from mlx_plastic.sleep.exposed import exposures, masked_in, parted, said
 from mlx_plastic.sleep.judge import JudgeConfig
-from mlx_plastic.sleep.planted import Planted, drawn, holds, reached, through
+from mlx_plastic.sleep.planted import Planted, drawn, holds, reached, say, through
 from test_attach import pack_of
 
 
@@ -136,6 +139,20 @@ def test_who_has_stopped_keeping_what_is_said_may_still_sleep_on_what_was_kept(
             memory.remember(memory.new_conversation(), "user", "Hello")
     texts = [turn.content for exchange in came.exchanges for turn in exchange.turns]
     assert set(holds(planted.words, texts)) == {c.secret for c in planted.canaries}
+
+
+def test_the_test_in_full_needs_no_consent_either_and_has_every_other_setting(
+    home: Home, tmp_path: Path, planted: Planted
+) -> None:
+    home.config_file.write_text('[consent]\nlog = false\ntrain = false\n[privacy]\npolicy = "strict"\n')
+    scratch = Home(tmp_path / "scratch")
+    scratch.root.mkdir()
+    _configure(scratch, home, filters=True)
+    assert consent(scratch) == ConsentConfig() and read_config(scratch)["privacy"] == {"policy": "strict"}
+    with Memory(scratch) as log:
+        say(log, planted)
+        assert log.stats().turns
+    assert not consent(home).log and not consent(home).train  # the person's own is as it was
 
 
 def test_a_router_that_lets_everything_through_lets_only_own_words_through(

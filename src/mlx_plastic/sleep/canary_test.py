@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 import statistics
 import tempfile
 from dataclasses import dataclass
@@ -18,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from mlx_plastic.errors import PlasticError
 from mlx_plastic.evals.canaries import LOOK_ALIKES, by_chance
-from mlx_plastic.home import Home
+from mlx_plastic.home import Home, consent
+from mlx_plastic.home.edit import with_value
 from mlx_plastic.memory import Memory
 from mlx_plastic.packs import Store
 from mlx_plastic.samples import from_jsonl
@@ -128,7 +128,11 @@ def _configure(scratch: Home, home: Home, *, filters: bool) -> None:
         keep = "\n".join(f"{kind} = {json.dumps('keep')}" for kind in KINDS)
         scratch.config_file.write_text(FILTERS_OFF.format(keep=keep), "utf-8")
     elif home.config_file.exists():
-        shutil.copyfile(home.config_file, scratch.config_file)
+        text = home.config_file.read_text("utf-8")
+        for key, agreed in dataclasses.asdict(consent(home)).items():
+            if not agreed:  # to what the person says themselves; here only we do
+                text = with_value(text, ("consent", key), True)
+        scratch.config_file.write_text(text, "utf-8")
 
 
 def _alone(chosen: Settings) -> Settings:

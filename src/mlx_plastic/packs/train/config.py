@@ -15,6 +15,7 @@ LOWEST = {
     "max_tokens": 2,
     "accumulate": 1,
     "cache_mb": 0,
+    "start_rank": 0,
     "valid_every": 1,
     "checkpoint_every": 1,
 }
@@ -85,8 +86,11 @@ class TrainConfig:
             faults.append(f"dropout is {self.dropout}, not in [0, 1)")
         if not 0 <= self.warmup_fraction <= 1:
             faults.append(f"warmup_fraction is {self.warmup_fraction}, not in [0, 1]")
-        if not (math.isfinite(self.alpha) and self.alpha >= 0):
-            faults.append(f"alpha is {self.alpha}, not 0 or more")
+        if not 0 <= self.seed < 2**32:
+            faults.append(f"seed is {self.seed}, not in [0, 2^32)")
+        for name in ("alpha", "anchor", "weight_decay", "clip"):
+            if not 0 <= getattr(self, name) < math.inf:
+                faults.append(f"{name} is {getattr(self, name)}, not 0 or more")
         if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
             faults.append(f"learning_rate is {self.learning_rate}, not above 0")
         if faults:

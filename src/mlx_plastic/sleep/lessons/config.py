@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from mlx_plastic.errors import BadConfig
@@ -39,7 +40,7 @@ class LessonConfig:
     def __post_init__(self) -> None:
         """Raises BadConfig for a number that makes no sense."""
         for name, value in vars(self).items():
-            if name != "seed" and value < LEAST.get(name, 0):
+            if name != "seed" and not LEAST.get(name, 0) <= value < math.inf:
                 raise BadConfig(
                     f"[lessons] {name} is {value}", hint=f"write a number from {LEAST.get(name, 0)} up"
                 )

@@ -176,6 +176,6 @@ def test_many_secrets_told_before_do_not_blow_up() -> None:
 
 def test_what_blows_up_would_be_seen() -> None:
     def cubed(text: str) -> int:
-        return sum(text.count("b") for _ in range(len(text) ** 2 // 250_000))
+        return sum(text.count("b") for _ in range(len(text) ** 2 // 600_000))
 
     assert "for half" in blows_up(cubed, "a" * 4 * SIZE)

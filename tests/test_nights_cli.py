@@ -257,10 +257,10 @@ def test_time_that_is_up_ends_training_at_its_best_and_it_is_judged(home: Home, 
         now[0] += 61.0 if stage == "training" and done == 12 else 0.0
 
     night = sleep(home, base, chosen=chosen, tag="three", stop=stop, tick=tick)
-    assert night.outcome == "passed"
+    assert night.outcome in ("passed", "failed")  # it was judged; which of them hangs on random weights
     facts = next(j for j in nights(home) if j.record.tag == "three").record.stages["train"].facts
     assert facts["stopped"] == "the 1 minutes are spent" and facts["steps"] == 12
-    assert Store(home).active() == ("three",)
+    assert Store(home).status("three") == {"passed": "active", "failed": "quarantined"}[night.outcome]
 
 
 def _fresh(memory: Memory, home: Home) -> list[Exchange]:

@@ -37,10 +37,10 @@ def aim(figure: Figure) -> str:
 
 
 def line(figure: Figure, runs: list[dict[str, Any]]) -> str:
-    """A row of the table; empty where no run has that figure."""
+    """A row of the table; one that no run has a figure for says so."""
     found = values(figure, runs)
     if not found:
-        return ""
+        return f"| {figure.says} | not measured | | {aim(figure)} | |"
     middle = statistics.median(found)
     spread = (
         f"{number(min(found))} to {number(max(found))}, n = {len(found)}" if len(found) > 1 else "one run"
@@ -50,9 +50,7 @@ def line(figure: Figure, runs: list[dict[str, Any]]) -> str:
 
 
 def section(bench: Bench, kept: dict[str, Any]) -> list[str]:
-    rows = [row for figure in bench.figures if (row := line(figure, kept["runs"]))]
-    if not rows:
-        return []
+    rows = [line(figure, kept["runs"]) for figure in bench.figures]
     beside = f", beside {bench.peer}" if bench.peer else ""
     where = f"{kept['date']}, commit {kept['commit']}, {kept['machine']}"
     return [

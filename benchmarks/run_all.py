@@ -4,20 +4,24 @@
     python benchmarks/run_all.py --only svd packs --runs 3
     python benchmarks/run_all.py --write                # the page and the picture again, nothing is run
 
-Each is a process of its own. What one printed is kept at once, so that a run that is broken off has lost only
-the benchmark it was at. Those that need data of others (MLX_PLASTIC_DATA: real texts and checkpoints; LOCOMO:
-locomo10.json) are left out, and said to be, where these are not set.
+Each is a process of its own. Those with a clock in their figures run first and alone; the others then share
+the cores, the longest first. What one printed is kept at once, so that a run that is broken off has lost only
+the benchmarks it was at; one that fails is named at the end, and the others are run. Those that need data of
+others (MLX_PLASTIC_DATA: real texts and checkpoints; LOCOMO: locomo10.json) are left out, and said to be,
+where these are not set.
 """
 
 from __future__ import annotations
 
 import argparse
+import concurrent.futures
 import datetime
 import json
 import os
 import platform
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -27,6 +31,7 @@ from proof.plan import BENCHES, Bench
 
 ROOT = Path(__file__).resolve().parent.parent
 KEPT, PAGE, PICTURE = (ROOT / "docs" / f"benchmarks.{kind}" for kind in ("json", "md", "svg"))
+KEEPING = threading.Lock()  # benchmarks that run at the same time end one after the other
 
 
 def machine() -> str:
@@ -79,11 +84,30 @@ def write(kept: dict[str, Any]) -> None:
 
 def keep(bench: Bench, runs: list[dict[str, Any]], kept: dict[str, Any], at: str = "") -> None:
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
-    kept[bench.name] = {"date": today, "commit": at or commit(), "machine": machine(), "runs": runs}
-    part = KEPT.with_suffix(".part")
-    part.write_text(json.dumps(kept, indent=1) + "\n", "utf-8")
-    os.replace(part, KEPT)
-    write(kept)
+    found = {"date": today, "commit": at or commit(), "machine": machine(), "runs": runs}
+    with KEEPING:
+        kept[bench.name] = found
+        part = KEPT.with_suffix(".part")
+        part.write_text(json.dumps(kept, indent=1) + "\n", "utf-8")
+        os.replace(part, KEPT)
+        write(kept)
+
+
+def run_all(benches: list[Bench], times: int, kept: dict[str, Any]) -> list[str]:
+    """Those with a clock one by one, then the others, as many at once as there are cores. Why some failed."""
+
+    def one(bench: Bench) -> str:
+        try:
+            keep(bench, run(bench, times), kept)
+        except SystemExit as error:
+            return str(error)
+        return ""
+
+    failed = [one(bench) for bench in benches if bench.timed]
+    others = sorted((bench for bench in benches if not bench.timed), key=lambda bench: -bench.minutes)
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as cores:
+        failed += cores.map(one, others)
+    return [why for why in failed if why]
 
 
 def main() -> None:
@@ -108,11 +132,14 @@ def main() -> None:
             parser.error(f"there is no benchmark {given.take[0]!r}: {', '.join(names)}")
         keep(bench, [json.loads(Path(given.take[1]).read_text("utf-8"))], kept, given.take[2])
     else:
+        possible = []
         for bench in chosen:
             if missing := [name for name in bench.needs if not os.environ.get(name)]:
                 print(f"{bench.name}: left out, {', '.join(missing)} is not set", file=sys.stderr)
-                continue
-            keep(bench, run(bench, given.runs), kept)
+            else:
+                possible.append(bench)
+        if failed := run_all(possible, given.runs, kept):
+            sys.exit("\n".join(failed))
 
 
 if __name__ == "__main__":

@@ -26,7 +26,10 @@ class Figure:
 
 @dataclass(frozen=True)
 class Bench:
-    """One script. peer: what it is compared with. needs: variables whose values stand in the arguments."""
+    """One script. peer: what it is compared with. needs: variables whose values stand in the arguments.
+
+    timed: False where no figure is of a clock, so that others may run at the same time.
+    """
 
     name: str
     shows: str
@@ -35,6 +38,7 @@ class Bench:
     arguments: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
     minutes: float = 1.0  # about, on two cores
+    timed: bool = True
 
     @property
     def command(self) -> list[str]:
@@ -200,6 +204,7 @@ BENCHES = (
         ("--locomo", "$LOCOMO"),
         ("LOCOMO",),
         15,
+        timed=False,
     ),
     Bench(
         "retrieval:speed",
@@ -234,6 +239,15 @@ BENCHES = (
         ),
     ),
     Bench(
+        "products",
+        "float32 products with 1 to 64 rows",
+        "numpy's OpenBLAS",
+        (
+            Figure("times the speed, median", at("speedup"), 1.0),
+            Figure("the slowest of 28", at("least_speedup"), 1.0),
+        ),
+    ),
+    Bench(
         "collect",
         "looking through 100,000 turns for lessons",
         "looking at everything",
@@ -248,6 +262,65 @@ BENCHES = (
         ("--models", "nano", "moe", "BabyLlama-tok105"),
         DATA,
         30,
+        timed=False,
+    ),
+    Bench(
+        "apply_memory",
+        "what `plastic compress apply` holds in memory",
+        "the largest tensor and shard",
+        (
+            Figure("rounding: over both together", at("plain", "over_tensor_and_shard"), 1.0, "less"),
+            Figure("with GPTQ: the same", at("gptq", "over_tensor_and_shard"), 1.0, "less"),
+        ),
+        minutes=3,
+        timed=False,
+    ),
+    Bench(
+        "dynamic_rank",
+        "ranks found while training",
+        "one rank for all, in the same bytes",
+        tuple(
+            Figure(
+                f"{name}: loss less the fixed rank's",
+                at("data_sets", name, "dynamic_less_fixed"),
+                0.0,
+                "less",
+            )
+            for name in ("wikisql", "gsm8k", "dtc")
+        ),
+        ("--steps", "64", "--rates", "1e-2", "--seeds", "3", "--samples", "800", "--no-controls"),
+        DATA,
+        10,
+        timed=False,
+    ),
+    Bench(
+        "bytes",
+        "packs of the same bytes",
+        "fixed-rank LoRA in float16",
+        (
+            Figure("perplexity lower by, %", at("ppl_gain_pct"), 3.0),
+            *(
+                Figure(f"by the same with ranks {how}, %", at("controls_gain_pct", how))
+                for how in ("shuffled", "random", "uniform")
+            ),
+        ),
+        ("--quick",),
+        DATA,
+        4,
+        timed=False,
+    ),
+    Bench(
+        "forget",
+        "three facts forgotten of ten",
+        "chance",
+        (
+            Figure("bits of exposure before", at("proof", "exposure_before_bits")),
+            Figure("after", at("proof", "exposure_after_bits")),
+            Figure("of what was never learned", at("proof", "chance_bits")),
+            Figure("CPU s of forgetting", at("forget_seconds")),
+        ),
+        minutes=2,
+        timed=False,
     ),
     Bench(
         "nights",
@@ -265,7 +338,8 @@ BENCHES = (
             Figure("honest nights refused", at("falsely_refused"), 0.0, "less"),
         ),
         ("--nights", "30", "--seed", "0"),
-        minutes=70,
+        minutes=90,
+        timed=False,
     ),
     Bench(
         "chaos",
@@ -273,6 +347,7 @@ BENCHES = (
         "",
         (Figure("faults", at("tried"), 1000.0), Figure("with something lost", count("lost"), 0.0, "less")),
         ("--n", "1000"),
-        minutes=60,
+        minutes=25,
+        timed=False,
     ),
 )

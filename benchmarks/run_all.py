@@ -1,4 +1,4 @@
-"""Run the benchmarks one after the other and write what they found to docs/benchmarks.md.
+"""Run the benchmarks one after the other and write what they found to docs/benchmarks.md and README.
 
     make bench                                          # all of them; hours
     python benchmarks/run_all.py --only svd packs --runs 3
@@ -26,11 +26,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from proof.page import page, picture
+from proof.page import page, picture, quoted
 from proof.plan import BENCHES, Bench
 
 ROOT = Path(__file__).resolve().parent.parent
 KEPT, PAGE, PICTURE = (ROOT / "docs" / f"benchmarks.{kind}" for kind in ("json", "md", "svg"))
+README = ROOT / "README.md"
 KEEPING = threading.Lock()  # benchmarks that run at the same time end one after the other
 
 
@@ -76,6 +77,7 @@ def run(bench: Bench, times: int) -> list[dict[str, Any]]:
 
 def write(kept: dict[str, Any]) -> None:
     PAGE.write_text(page(kept), "utf-8")
+    README.write_text(quoted(README.read_text("utf-8"), kept), "utf-8")
     try:
         picture(kept, PICTURE)
     except ModuleNotFoundError:

@@ -130,12 +130,36 @@ def test_a_covariance_from_few_tokens_is_drawn_to_its_diagonal_so_far_as_it_is_c
     assert not shrunk(np.zeros((3, 3)), 0).any()
 
 
-@pytest.mark.parametrize("width", [1, 3, 127, 128, 130, 300])
-def test_what_is_left_of_an_error_is_the_cholesky_factor_of_the_inverse(width: int) -> None:
+@pytest.mark.parametrize("width", [1, 3, 255, 256, 257, 600])
+def test_the_factor_of_a_covariance_is_upper_triangular_and_its_product_the_damped_one(width: int) -> None:
     x = np.random.default_rng(0).standard_normal((2 * width + 2, width))
     h = x.T @ x / len(x)
     m = metric(h, damping=0.01)
     damped = h + 0.01 * np.trace(h) / width * np.eye(width)
     np.testing.assert_allclose(m.h, damped, rtol=1e-5, atol=1e-6)  # kept in float32
-    np.testing.assert_allclose(m.upper, np.linalg.cholesky(np.linalg.inv(damped)).T, rtol=1e-4, atol=1e-5)
-    assert not np.tril(m.upper, -1).any()
+    np.testing.assert_allclose(m.right @ m.right.T, damped, rtol=1e-4, atol=1e-5)
+    assert not np.tril(m.right, -1).any() and (np.diag(m.right) > 0).all()
+
+
+def test_a_covariance_is_changed_in_its_place_only_if_it_is_given_away() -> None:
+    h = inputs().astype(np.float32)
+    kept = h.copy()
+    assert metric(h).h is not h
+    np.testing.assert_array_equal(h, kept)
+    assert metric(h, own=True).h is h
+
+
+def test_groups_see_the_errors_of_all_columns_before_them_as_gptq_by_the_inverse_does() -> None:
+    """Column by column by the Cholesky factor of the inverse, as in the paper."""
+    w, m = weights(), metric(inputs())
+    found = gptq(w, Scheme(3, 32), m, "float16", rounds=0)
+    upper = np.linalg.cholesky(np.linalg.inv(m.h.astype(np.float64))).T
+    left, codes = w.astype(np.float64), np.zeros(w.shape)
+    for j in range(w.shape[1]):
+        s, b = found.scales[:, j // 32], found.biases[:, j // 32]
+        codes[:, j] = np.clip(np.rint((left[:, j] - b) / s), 0, 7)
+        e = (left[:, j] - (s * codes[:, j] + b)) / upper[j, j]
+        left[:, j:] -= e[:, None] * upper[j, j:]
+    assert np.mean(codes == found.codes) > 0.995  # a few lie on the edge between two
+    plain = np.clip(np.rint((w - np.repeat(found.biases, 32, 1)) / np.repeat(found.scales, 32, 1)), 0, 7)
+    assert np.mean(plain == found.codes) < 0.9  # control

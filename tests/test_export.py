@@ -385,7 +385,7 @@ def test_what_a_killed_export_left_is_deleted_by_the_next_one_and_by_a_forget(
     for ends in ("export", "forget"):
         assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
         assert [p for p in out.iterdir() if p.name.endswith(HALF)]  # control: it was under way
-        (copy,) = home.cache.glob("export-*/log.sqlite")
+        (copy,) = home.cache.glob(f".log.sqlite.*{HALF}")
         assert b"Rex" in copy.read_bytes()  # control: it holds what was said
         if ends == "forget":
             with Memory(home) as memory:
@@ -394,7 +394,28 @@ def test_what_a_killed_export_left_is_deleted_by_the_next_one_and_by_a_forget(
         else:
             export(home, out / f"{ends}.tar.gz")
             assert sorted(p.name for p in out.iterdir()) == [".mine.part", "export.tar.gz"]
-        assert not list(home.cache.glob("export-*"))
+        assert not list(home.cache.glob(f".*{HALF}"))
+
+
+def test_a_home_on_a_full_disk_can_be_exported_to_another_disk(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    say(home, 2)
+    out, made = tmp_path / "out", []
+    out.mkdir()
+    connect = sqlite3.connect
+    monkeypatch.setattr(
+        sqlite3, "connect", lambda path, *a, **k: made.append(Path(path)) or connect(path, *a, **k)
+    )
+    usage = shutil.disk_usage(home.root)
+    export(home, out / "roomy.tar.gz")
+    assert home.cache in {path.parent for path in made}  # control
+    made.clear()
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=100))
+    export(home, out / "full.tar.gz")
+    assert out in {path.parent for path in made} and home.cache not in {path.parent for path in made}
+    assert (out / "full.tar.gz").read_bytes() == (out / "roomy.tar.gz").read_bytes()
+    assert sorted(path.name for path in out.iterdir()) == ["full.tar.gz", "roomy.tar.gz"]
 
 
 def test_an_export_that_is_under_way_is_not_swept(home: Home, tmp_path: Path) -> None:

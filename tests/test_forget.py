@@ -20,7 +20,7 @@ from mlx_plastic.memory import Memory, Turn
 from mlx_plastic.packs import Store
 from mlx_plastic.packs.store.link import linked
 from mlx_plastic.packs.wear.attach import attached
-from mlx_plastic.samples import Message, from_jsonl
+from mlx_plastic.samples import Message, Sample, from_jsonl, to_jsonl
 from mlx_plastic.sleep import forget as forgetting
 from mlx_plastic.sleep.journal import nights
 from mlx_plastic.sleep.night import sleep
@@ -214,7 +214,7 @@ def test_what_left_the_log_by_another_door_the_next_night_unlearns_first(
 ) -> None:
     with Memory(home) as memory:
         memory.forget(ids(life[1]))  # as in a chat, where no base is at hand to learn again
-        assert forgetting.overdue(home, memory) is not None
+        assert forgetting.overdue(home, forgetting.forgotten(memory)) is not None
     assert Store(home).active() == ("two",)  # control
     assert sleep(home, base, chosen=LEARNS).outcome == "nothing"  # nothing new, but the rest was done
     assert Store(home).active() == ("two-r2",)
@@ -240,6 +240,18 @@ def test_all_nights_after_it_are_learned_again_and_one_of_which_nothing_is_left_
     assert Store(home).active() == ("leo-r2",)
 
 
+def test_what_a_crash_left_in_a_nights_data_the_next_night_deletes(home: Home, base: Base) -> None:
+    left = home.nights / "x" / "valid.jsonl"
+    left.parent.mkdir()
+    with Memory(home) as memory:
+        told = memory.remember(memory.new_conversation(), "user", "My locker is number 417.")
+        left.write_bytes(to_jsonl([Sample((told.message,), turns=(told.id,))]))
+        memory.forget([told.id])  # and then the process died
+    assert b"417" in left.read_bytes()  # control
+    assert sleep(home, base, chosen=LEARNS).outcome == "nothing"
+    assert left.read_bytes() == b""
+
+
 def test_what_is_left_for_later_is_set_apart_at_once(home: Home, life: tuple[Path, list[Turn]]) -> None:
     done = forget(home, None, forgetting.plan(home, ids(life[1])), chosen=LEARNS)
     assert (done.left, done.rebuilt) == (("two",), {})
@@ -247,7 +259,7 @@ def test_what_is_left_for_later_is_set_apart_at_once(home: Home, life: tuple[Pat
     found = pending(home)
     assert found is not None and set(found.turns) == set(ids(life[1]))
     with Memory(home) as memory:
-        assert forgetting.overdue(home, memory) is None
+        assert forgetting.overdue(home, forgetting.forgotten(memory)) is None
 
 
 def test_nothing_is_forgotten_while_a_night_learns_it(home: Home, life: tuple[Path, list[Turn]]) -> None:

@@ -28,6 +28,15 @@ def test_the_page_is_what_the_kept_figures_say() -> None:
     assert pages.page(found) == (ROOT / "docs" / "benchmarks.md").read_text("utf-8")
 
 
+def test_readme_quotes_what_the_kept_figures_say() -> None:
+    found = json.loads((ROOT / "docs" / "benchmarks.json").read_text("utf-8"))
+    readme = (ROOT / "README.md").read_text("utf-8")
+    assert pages.quoted(readme, found) == readme
+    found["train"]["runs"] = [{"all_layers_ratio": 0.5}]  # control: others
+    told = pages.quoted(readme, found)
+    assert told != readme and "trainer | 0.5 | at least 1.5 |" in told and "not measured" in told
+
+
 def test_every_benchmark_is_a_script_that_is_there() -> None:
     for bench in plan.BENCHES:
         assert (ROOT / bench.command[1]).is_file() and bench.figures

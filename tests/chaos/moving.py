@@ -10,7 +10,7 @@ from chaos.by_night import begun_night, command
 from chaos.lives import Tell
 from mlx_plastic.home import Home
 from mlx_plastic.home.contents import carried
-from mlx_plastic.home.export import export
+from mlx_plastic.home.export import HALF, export
 from mlx_plastic.home.restore import read_archive
 from mlx_plastic.memory import Memory
 from night_kills import TAG, one_night
@@ -49,7 +49,7 @@ def written(checkpoint: Path, room: Path, promised: Sequence[str], which: str) -
         out.unlink()
     write_out(checkpoint, room, lambda line: None, which)
     assert sorted(path.name for path in room.iterdir()) == [FILE, HOME], "the room is not tidy"
-    assert not list(home.cache.glob("export-*")), "a copy of what was said"
+    assert not list(home.cache.glob(f".*{HALF}*")), "a copy of what was said"
     return sorted(f"{name} {sha256}" for name, (sha256, _) in read_archive(out).files.items())
 
 

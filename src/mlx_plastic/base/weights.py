@@ -72,7 +72,7 @@ class Weights:
             del module[key]
         else:
             array = module.pop(key).astype(mx.float32)
-        return np.array(array)
+        return np.asarray(array)  # the same memory: the largest matrix is not held twice
 
     def take_stored(self, name: str) -> mx.array:
         """The parameter in its own dtype; not for weights that are quantized. It too can be taken once."""

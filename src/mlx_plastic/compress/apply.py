@@ -44,6 +44,8 @@ FORMAT_VERSION = 1
 Park = Literal["none", "cut", "all"]
 Tick = Callable[[int, int, str], None]  # bytes written, bytes in all, detail
 
+AT_ONCE = 1 << 20  # numbers of a matrix that are rounded to the nearest at once
+
 
 @dataclass(frozen=True)
 class Applying:
@@ -363,11 +365,24 @@ def quantized(
         assert store is not None
         made = _by_gptq(path, target, matrix, plan, how, store)
     else:
-        made = list(mx.quantize(mx.array(target).astype(dtype), **matrix.scheme.as_config()))
+        made = _plainly(target, matrix, dtype)
     if _is_parked(matrix, how, removed):
         decoded = rounded(target, plan.dtype) if matrix.scheme.is_whole else _decoded(made, matrix)
         parked.add(path, w, decoded, removed, matrix.rank)
     return {k: bits_of(v) for k, v in zip(("weight", "scales", "biases"), made, strict=False)}
+
+
+def _plainly(w: Array, matrix: Stored, dtype: mx.Dtype) -> list[mx.array]:
+    """Rounded to the nearest, some rows at a time: copies of a large matrix are larger than the result."""
+    rows = w.reshape(-1, w.shape[-1])
+    step = max(1, AT_ONCE // w.shape[-1])
+    parts = []
+    for at in range(0, len(rows), step):
+        some = mx.array(rows[at : at + step]).astype(dtype)
+        parts.append(mx.quantize(some, **matrix.scheme.as_config()))
+        mx.eval(parts[-1])
+    whole = [mx.concatenate(list(part)) for part in zip(*parts, strict=True)]
+    return [part.reshape(*w.shape[:-1], -1) for part in whole]
 
 
 def _is_parked(matrix: Stored, how: Applying, removed: Svd | None) -> bool:
@@ -384,13 +399,10 @@ def _decoded(made: list[mx.array], matrix: Stored) -> Array:
 def _by_gptq(
     path: str, w: Array, matrix: Stored, plan: Plan, how: Applying, store: Metrics
 ) -> list[mx.array]:
-    h = store.of(path)
     stack = w.reshape(-1, *w.shape[-2:])
-    if h.shape != (len(stack), w.shape[-1], w.shape[-1]):
-        raise BadConfig(f"the calibration of {path} is {list(h.shape)}", hint="make the plan again")
     found = [
-        gptq(one, matrix.scheme, metric(m), plan.dtype, rows=how.rows)
-        for one, m in zip(stack, h, strict=True)
+        gptq(one, matrix.scheme, metric(h, own=True), plan.dtype, rows=how.rows)
+        for one, h in zip(stack, store.of(path, len(stack), w.shape[-1]), strict=True)
     ]
     lead = w.shape[:-1]
     dtype = getattr(mx, plan.dtype)

@@ -16,56 +16,66 @@ import numpy as np
 from mlx_plastic.compress.schemes import Coded, Dtype, Scheme, rounded
 from mlx_plastic.lowrank.svd import Array
 
-BLOCK = 64  # columns between two updates of all that are left
+BLOCK = 64  # columns of which the slope is kept up to date
+PANEL = 128  # columns that are factored at once
 DAMPING = 0.01  # of the mean diagonal, added to it: what was never seen is not free
 CLIPS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.62, 0.55)  # of a group's range
 ROUNDS = 3  # of scales, then codes
-ROWS = 4096  # done at once
+ROWS = 512  # done at once: each holds a few matrices of so many rows
 
 
 @dataclass(frozen=True)
 class Metric:
     """What an error costs.
 
-    tr(E H E^T). h: (in, in) float32, damped; upper: Cholesky factor of its inverse, float32.
+    tr(E H E^T). h: (in, in) float32, damped; right: upper triangular, float32, h = right right^T.
     """
 
     h: Array
-    upper: Array
+    right: Array
 
 
-def metric(h: Array, damping: float = DAMPING) -> Metric:
-    """From the mean of x x^T (in, in). A matrix that is not positive definite is damped until it is."""
-    h = np.array(h, np.float64)
-    h += h.T.copy()
-    h /= 2
-    diagonal = np.diag(h).copy()
-    mean = float(np.trace(h)) / len(h)
+def metric(h: Array, damping: float = DAMPING, *, own: bool = False) -> Metric:
+    """From the mean of x x^T (in, in). A matrix that is not positive definite is damped until it is.
+
+    own: a float32 h is changed in its place, and kept.
+    """
+    h = np.asarray(h, np.float32) if own else np.array(h, np.float32)
+    for at in range(0, len(h), PANEL):
+        rows = slice(at, at + PANEL)
+        h[rows, at:] = (h[rows, at:] + h[at:, rows].T) / 2
+        h[at:, rows] = h[rows, at:].T
+    diagonal = np.diag(h).astype(np.float64)
+    mean = float(diagonal.mean())
     if not np.isfinite(mean):
         raise ValueError("the inputs' covariance is not finite")
     mean = mean or 1.0
     for times in (1, 10, 100, 1000):
         np.fill_diagonal(h, diagonal + times * damping * mean)
         try:
-            right = np.linalg.cholesky(h[::-1, ::-1])[::-1, ::-1]  # upper, h = right right^T
+            return Metric(h, _factor(h))
         except np.linalg.LinAlgError:
             continue
-        kept = h.astype(np.float32)
-        del h
-        return Metric(kept, _inverted(right).astype(np.float32))  # since h^-1 = right^-T right^-1
     raise ValueError("the inputs' covariance has large negative eigenvalues: it is no covariance")
 
 
-def _inverted(upper: Array) -> Array:
-    """The inverse of an upper triangular matrix, in its place: wide ones are not held twice."""
-    half = len(upper) // 2
-    if half < BLOCK:
-        upper[:] = np.triu(np.linalg.inv(upper))
-        return upper
-    _inverted(upper[:half, :half])
-    _inverted(upper[half:, half:])
-    upper[:half, half:] = -(upper[:half, :half] @ upper[:half, half:]) @ upper[half:, half:]
-    return upper
+def _factor(h: Array) -> Array:
+    """The upper triangular r (n, n) float32 with h = r r^T, panel by panel in float64.
+
+    Raises LinAlgError if h is not positive definite.
+    """
+    n, r = len(h), h.copy()
+    for stop in range(n, 0, -PANEL):  # a Cholesky factor from the last column on
+        start = max(0, stop - PANEL)
+        panel = r[:stop, start:stop].astype(np.float64)
+        for at in range(stop, n, PANEL):
+            done = r[:stop, at : at + PANEL].astype(np.float64)
+            panel -= done @ done[start:].T
+        corner = np.linalg.cholesky(panel[start:][::-1, ::-1])[::-1, ::-1]
+        r[:start, start:stop] = panel[:start] @ np.linalg.inv(corner).T
+        r[start:stop, start:stop] = corner
+        r[stop:, start:stop] = 0
+    return r
 
 
 def gptq(
@@ -107,30 +117,29 @@ def error(e: Array, h: Array) -> Array:
 
 
 def _greedy(w: Array, scheme: Scheme, m: Metric, dtype: Dtype) -> Coded:
-    """GPTQ itself."""
-    left = w.astype(np.float32).copy()
+    """GPTQ itself, group by group.
+
+    Its update by the inverse of h is, for the columns of a group, one by right's own columns: what the errors
+    E before the group cost there, E right, is undone by the group's corner of right.
+    """
     rows, width = w.shape
     top, g = 2**scheme.bits - 1, scheme.group_size
-    upper = m.upper
-    weights = 1 / np.diag(upper) ** 2  # what is lost where nothing can make up for it
     codes = np.zeros((rows, width), np.uint8)
     scales, biases = (np.zeros((rows, width // g), np.float32) for _ in range(2))
-    block = max(BLOCK, g)
-    for start in range(0, width, block):
-        stop = min(start + block, width)
-        errors = np.zeros((rows, stop - start), np.float32)
-        for j in range(start, stop):
-            at = j // g
-            if j % g == 0:
-                ahead = slice(j, j + g)
-                scales[:, at], biases[:, at] = _grid(left[:, ahead], weights[ahead], top, dtype)
-            s, b = scales[:, at], biases[:, at]
+    errors = np.zeros((rows, width), np.float32)
+    for start in range(0, width, g):
+        span, at = slice(start, start + g), start // g
+        upper = np.triu(np.linalg.inv(m.right[span, span].astype(np.float64))).astype(np.float32)
+        left = w[:, span] + (errors[:, :start] @ m.right[:start, span]) @ upper
+        weights = 1 / np.diag(upper) ** 2  # what is lost where nothing can make up for it
+        s, b = _grid(left, weights, top, dtype)
+        for j in range(g):
             code = np.clip(np.rint((left[:, j] - b) / s), 0, top)
-            codes[:, j] = code
+            codes[:, start + j] = code
+            errors[:, start + j] = w[:, start + j] - (s * code + b)
             e = (left[:, j] - (s * code + b)) / upper[j, j]
-            left[:, j + 1 : stop] -= e[:, None] * upper[j, j + 1 : stop]
-            errors[:, j - start] = e
-        left[:, stop:] -= errors @ upper[start:stop, stop:]
+            left[:, j + 1 :] -= e[:, None] * upper[j, j + 1 :]
+        scales[:, at], biases[:, at] = s, b
     return Coded(codes, scales, biases, g)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from mlx_plastic.lowrank.svd import Array
 
 FORMAT_VERSION = 1
 INDEX = "calibration.json"
+AGAIN = "make the plan again with --data"
 
 
 @dataclass
@@ -61,12 +63,22 @@ class Metrics:
         about = {"format_version": FORMAT_VERSION, "base_fingerprint": self.base_fingerprint}
         write_json(self.folder / INDEX, {**about, "digest": self.digest, "modules": self.files})
 
-    def of(self, module: str) -> Array:
-        """Raises BadConfig for a module or a file that is missing or damaged."""
+    def of(self, module: str, experts: int, width: int) -> Iterator[Array]:
+        """H (in, in) of each expert in turn, or of the one matrix; only one is in memory.
+
+        Raises BadConfig for a module or a file that is missing or damaged, or of other sizes.
+        """
+        for e in range(experts):
+            h, shape = self._one(module, e)
+            if shape != [experts, width, width]:
+                raise BadConfig(f"the calibration of {module} is {shape}", hint=AGAIN)
+            yield h
+
+    def _one(self, module: str, expert: int) -> tuple[Array, list[int]]:
+        """And the shape of all; the file is closed again, since what is read of it counts as memory."""
         try:
-            found: Array = safetensors.numpy.load((self.folder / self.files[module]).read_bytes())["h"]
+            with safetensors.safe_open(self.folder / self.files[module], "np") as file:
+                stack = file.get_slice("h")
+                return stack[expert], list(stack.get_shape())
         except (KeyError, OSError, safetensors.SafetensorError) as error:
-            raise BadConfig(
-                f"the calibration in {self.folder} lacks {module}", hint="make the plan again with --data"
-            ) from error
-        return found
+            raise BadConfig(f"the calibration in {self.folder} lacks {module}", hint=AGAIN) from error

@@ -94,8 +94,9 @@ class Coded:
     def decoded(self) -> Array:
         """(out, in) float32: scale * code + bias."""
         grouped = self.codes.reshape(*self.scales.shape, -1).astype(np.float32)
-        found: Array = (self.scales[..., None] * grouped + self.biases[..., None]).reshape(self.codes.shape)
-        return found
+        grouped *= self.scales[..., None]
+        grouped += self.biases[..., None]
+        return grouped.reshape(self.codes.shape)
 
 
 def nearest(w: Array, scheme: Scheme, dtype: Dtype) -> Array:

@@ -152,9 +152,9 @@ def _rounded(w: Array, row: Row, offer: Offer, dtype: Dtype, store: Metrics | No
     if not offer.gptq or store is None:
         return nearest(w, offer.scheme, dtype)
     stack = w.reshape(-1, *w.shape[-2:])
-    metrics = store.of(row.module)
     coded = [
-        gptq(one, offer.scheme, metric(h), dtype).decoded() for one, h in zip(stack, metrics, strict=True)
+        gptq(one, offer.scheme, metric(h, own=True), dtype).decoded()
+        for one, h in zip(stack, store.of(row.module, len(stack), w.shape[-1]), strict=True)
     ]
     return np.stack(coded).reshape(w.shape)
 

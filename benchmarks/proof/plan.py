@@ -259,9 +259,9 @@ BENCHES = (
         "checkpoints at so many bits per weight",
         "uniform rounding; mlx-lm's dynamic_quant",
         (*compressed("BabyLlama-tok105"), *compressed("moe"), *compressed("nano")),
-        ("--models", "nano", "moe", "BabyLlama-tok105"),
+        ("--models", "nano", "moe", "BabyLlama-tok105", "--peer-tuned"),
         DATA,
-        30,
+        40,
         timed=False,
     ),
     Bench(

@@ -203,7 +203,7 @@ def free_tag(past: Iterable[Journal], wanted: str | None, packs: Iterable[str], 
     """The tag asked for, or the date, with a number behind it from the second night of a day on.
 
     past: every night. Raises Taken if the tag asked for is that of one of them, or of a pack, and BadPack if
-    no pack may be called so: it is a folder's name, too, and told before a night's work rather than after.
+    no pack may be called so: it is a folder's name, too.
     """
     used = {*packs, *(j.record.tag for j in past if j.record.status not in ("dry-run", "abandoned"))}
     if wanted:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from mlx_plastic.home import SEEN_S, Home, consent, locked, require_train
 from mlx_plastic.memory import Exchange, Memory
 from mlx_plastic.packs import BARE
+from mlx_plastic.packs.format.manifest import check_name
 from mlx_plastic.sleep.config import NightConfig, Settings, fitted, read_settings
 from mlx_plastic.sleep.doors import Doors, Tick
 from mlx_plastic.sleep.fit import within
@@ -69,6 +70,8 @@ def sleep(
     """
     settings_ = chosen or read_settings(home)
     settings_.budget.check()
+    if tag is not None:
+        check_name(tag)  # also where nothing waits to be learned
     asked = Asked(tag, dry_run, reset_adapter, retry, resume)
     stop = stop or Stop(minutes=settings_.budget.minutes)
     with locked(home, "night", hint=LOCKED, wait_s=SEEN_S), Memory(home) as memory:

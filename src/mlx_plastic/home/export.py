@@ -29,6 +29,7 @@ MANIFEST = "manifest.json"
 HINT = "wait for it to end, then export again"
 WAIT_S = 10.0
 HALF = ".exporting"  # ends the name of a file that is being written; it is locked as long
+NO_ROOM_TO_OPEN = "SQLITE_IOERR_SHMSIZE"  # opening takes a file of 32 kB, which a full disk has no room for
 MOST_FILE = 8 * 2**30 - 1  # bytes; of a plain tar's header
 
 Tick = Callable[[float, float, str], None]
@@ -115,11 +116,13 @@ def sweep(home: Home) -> None:
 
 
 def _roomy(home: Home, other: Path) -> Path:
-    """Where copies of databases are made: in the cache, else in `other` if the largest has no room there."""
+    """Where copies of databases are made: in the cache, or in `other` if the disk is too full for that."""
     sweep(home)
+    largest = max((path.stat().st_size for path in carried(home) if path.suffix == ".sqlite"), default=0)
+    if shutil.disk_usage(home.root).free <= 2 * largest:  # what is in its write-ahead log comes to it
+        return other
     home.cache.mkdir(parents=True, exist_ok=True)
-    sizes = [path.stat().st_size for path in carried(home) if path.suffix == ".sqlite"]
-    return home.cache if shutil.disk_usage(home.cache).free > max(sizes, default=0) else other
+    return home.cache
 
 
 def _write(home: Home, file: IO[bytes], copies: Path, tick: Tick) -> dict[str, Any]:
@@ -154,12 +157,7 @@ def _opened(path: Path, copies: Path) -> Iterator[IO[bytes]]:
         return
     with _half(copies, path.name) as (file, copy):
         try:
-            with (
-                contextlib.closing(sqlite3.connect(path)) as source,
-                contextlib.closing(sqlite3.connect(copy)) as target,
-            ):
-                source.backup(target)
-                target.execute("PRAGMA journal_mode = DELETE").fetchone()  # one file, with nothing beside it
+            _backup(path, copy)
         except sqlite3.Error as error:
             full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
             hint = (
@@ -169,6 +167,24 @@ def _opened(path: Path, copies: Path) -> Iterator[IO[bytes]]:
             )
             raise BadArchive(f"{path} cannot be copied: {error}", hint=hint) from error
         yield file
+
+
+def _backup(path: Path, copy: Path) -> None:
+    """The database as of one moment, in one file with nothing beside it."""
+    try:
+        with (
+            contextlib.closing(sqlite3.connect(path)) as source,
+            contextlib.closing(sqlite3.connect(copy)) as to,
+        ):
+            source.backup(to)
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorname != NO_ROOM_TO_OPEN:  # else nobody has it open
+            raise
+        for suffix in ("", "-wal"):
+            with contextlib.suppress(FileNotFoundError):
+                shutil.copyfile(f"{path}{suffix}", f"{copy}{suffix}")
+    with contextlib.closing(sqlite3.connect(copy)) as to:
+        to.execute("PRAGMA journal_mode = DELETE").fetchone()
 
 
 def _copy(writer: Writer, name: str, source: IO[bytes]) -> dict[str, Any]:

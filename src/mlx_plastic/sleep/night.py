@@ -91,8 +91,8 @@ def sleep(
 
 def _finish_forgetting(home: Home, memory: Memory, relearn_: LearnAgain, base: Base) -> None:
     """What was forgotten in a chat or by another program is unlearned here, at the latest."""
-    gone = forgotten(memory)
-    scrub(home, gone)  # a crash may have come between the log and this
+    if gone := forgotten(memory):
+        scrub(home, gone)  # a crash may have come between the log and this
     if found := overdue(home, gone):
         erase(home, memory, found)
     elif pending(home):

@@ -288,9 +288,21 @@ BENCHES = (
             )
             for name in ("wikisql", "gsm8k", "dtc")
         ),
-        ("--steps", "64", "--rates", "1e-2", "--seeds", "3", "--samples", "800", "--no-controls"),
+        (
+            "--steps",
+            "64",
+            "--rates",
+            "1e-2",
+            "2e-2",
+            "4e-2",
+            "--seeds",
+            "3",
+            "--samples",
+            "800",
+            "--no-controls",
+        ),
         DATA,
-        10,
+        15,
         timed=False,
     ),
     Bench(

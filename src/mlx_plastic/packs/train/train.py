@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -211,6 +212,12 @@ def _dynamic(
         policy=config.rank_policy,
         budget=sum(_rank(layer) * cost(layer) for layer in layers.values()),
         seed=config.seed,
+        # at once and far over the budget, then back: what grows late learns late (docs/plastic-rank.md)
+        delta=math.inf,
+        grow_share=1.0,
+        grow_by=2,
+        overshoot=MOST_TIMES,
+        settle_at=0.6,
     )
     most = {path: _most(path, layer) for path, layer in layers.items()}
     small = plastic_layers(layers)

@@ -41,7 +41,7 @@ QUOTED = {  # in README: what it says there, the benchmark, the figure
         "nights",
         "recall of everything",
     ),
-    "the same for nightly LoRA by plain mlx-lm": ("nights", "recall of plain"),
+    "the same for nightly LoRA by plain mlx-lm, at our rate": ("nights", "recall of plain"),
     "evidence among the first ten found in months of talk (LoCoMo)": ("retrieval:locomo", "recall@10"),
     "faults drawn by chance: kills, torn files, full disks": ("chaos", "faults"),
     "of these, with something lost": ("chaos", "with something lost"),

@@ -115,12 +115,12 @@ def training_options(function: F) -> F:
     "--dynamic-rank",
     is_flag=True,
     default=None,
-    help="Grow ranks where it pays, then park what does not: in all as many numbers as --rank takes.",
+    help="Grow ranks, then park what does not pay: at the end as many numbers as --rank takes.",
 )
 @click.option(
     "--rank-policy",
     type=click.Choice(["gradient", "spectral", "activation"]),
-    help="Which layers grow with --dynamic-rank.  [gradient]",
+    help="Which layers grow first with --dynamic-rank.  [gradient]",
 )
 @click.option("--resume-pack", metavar="PACK", help="Begin with the factors of this pack.")
 @click.option(

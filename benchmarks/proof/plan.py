@@ -363,3 +363,29 @@ BENCHES = (
         timed=False,
     ),
 )
+
+QUOTED = {  # in README: what it says there, the benchmark, the figure
+    "a pack trained on all layers: times the tokens/s of mlx-lm's trainer": ("train", "all layers: tokens"),
+    "the same on the last quarter of the layers": ("train", "last quarter"),
+    "peak memory of it, of mlx-lm's": ("train", "peak memory"),
+    "another pack worn, from memory, ms": ("packs", "swapped from memory"),
+    "eight requests over four packs at once: times the tokens/s of mlx_lm.server": (
+        "serve",
+        "tokens/s over mlx_lm",
+    ),
+    "the same, times pack by pack": ("serve", "tokens/s over pack by pack"),
+    "every weight of a checkpoint looked at: GB per core and second": ("survey", "GB per core"),
+    "a dense model at 4.0 bits: its KL, of uniform rounding's": (
+        "compress",
+        "BabyLlama-tok105, 4.0 bits: KL over uniform",
+    ),
+    "a mixture of experts at 3.5 bits: the same": ("compress", "moe, 3.5 bits: KL over uniform"),
+    "thirty nights: share of all that was told that is known after the last": (
+        "nights",
+        "recall of everything",
+    ),
+    "the same for nightly LoRA by plain mlx-lm, at our rate": ("nights", "recall of plain"),
+    "evidence among the first ten found in months of talk (LoCoMo)": ("retrieval:locomo", "recall@10"),
+    "faults drawn by chance: kills, torn files, full disks": ("chaos", "faults"),
+    "of these, with something lost": ("chaos", "with something lost"),
+}

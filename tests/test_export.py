@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import dataclasses
 import gzip
 import hashlib
@@ -19,6 +20,7 @@ import tarfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -28,6 +30,7 @@ from mlx_plastic.base import load_base
 from mlx_plastic.cli.main import plastic
 from mlx_plastic.errors import BadArchive, Busy, PlasticError, Taken
 from mlx_plastic.home import Home, find_home, locked
+from mlx_plastic.home import export as room
 from mlx_plastic.home.contents import DATA, REMADE, carried, is_part
 from mlx_plastic.home.export import HALF, MANIFEST, export
 from mlx_plastic.home.restore import read_archive, restore
@@ -397,34 +400,60 @@ def test_what_a_killed_export_left_is_deleted_by_the_next_one_and_by_a_forget(
         assert not list(home.cache.glob(f".*{HALF}"))
 
 
-FULL = """
-mount -t tmpfs -o size=3m tmpfs "$1" && cp -r "$2" "$1/home" && rm -f "$1"/home/memory/*-shm || exit 77
-cat /dev/zero > "$1/fill" 2> /dev/null
-exec "$3" -c 'from mlx_plastic.cli.main import main; main()' --home "$1/home" export "$4"
+def test_copies_are_made_beside_the_file_where_the_homes_disk_is_full(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    say(home, 2)
+    out, made = tmp_path / "out", list[Path]()
+    out.mkdir()
+    half = room._half
+
+    def noted(folder: Path, name: str) -> Any:
+        made.append(folder)
+        return half(folder, name)
+
+    monkeypatch.setattr(room, "_half", noted)
+    export(home, out / "roomy.tar.gz")
+    assert home.cache in made  # control
+    made.clear()
+    usage = shutil.disk_usage(home.root)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=100))
+    export(home, out / "full.tar.gz")
+    assert set(made) == {out}
+    assert (out / "full.tar.gz").read_bytes() == (out / "roomy.tar.gz").read_bytes()
+    assert sorted(path.name for path in out.iterdir()) == ["full.tar.gz", "roomy.tar.gz"]
+
+
+NO_ROOM = """
+import resource, signal, sqlite3, sys
+from pathlib import Path
+from mlx_plastic.home.export import _backup
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+try:
+    sqlite3.connect(sys.argv[1]).execute("SELECT * FROM said").fetchall()
+    sys.exit("control: it can be opened")
+except sqlite3.OperationalError as error:
+    print(error.sqlite_errorname)
+_backup(Path(sys.argv[1]), Path(sys.argv[2]))
 """
 
 
-def test_a_home_on_a_full_disk_can_be_exported_to_another_disk(home: Home, tmp_path: Path) -> None:
-    """A real one: a file system of 3 MB, where the kernel lets a user mount one."""
-    say(home, 2)
-    full, out = tmp_path / "full", tmp_path / "out"
-    full.mkdir()
-    out.mkdir()
-    words = [str(full), str(home.root), sys.executable, str(out / "a.tar.gz")]
-    try:
-        done = subprocess.run(
-            ["unshare", "-rm", "sh", "-c", FULL, "sh", *words], capture_output=True, text=True
-        )
-    except FileNotFoundError:
-        pytest.skip("there is no unshare")
-    if done.returncode == 77 or "unshare" in done.stderr:
-        pytest.skip("mounting is not allowed")
-    assert done.returncode == 0, done.stderr
-    assert [path.name for path in out.iterdir()] == ["a.tar.gz"]
-    back = find_home(tmp_path / "back")
-    assert run(back, "import", str(out / "a.tar.gz")).exit_code == 0
-    with Memory(home) as here, Memory(back) as there:
-        assert [t.content for t in there.turns()] == [t.content for t in here.turns()] != []
+def test_a_database_that_sqlite_has_no_room_to_open_is_copied(tmp_path: Path) -> None:
+    """No file may grow past 20 kB: the database does not, what SQLite puts beside an open one would."""
+    whole, copy = tmp_path / "log.sqlite", tmp_path / "copy"
+    with contextlib.closing(sqlite3.connect(whole)) as made:
+        made.execute("PRAGMA journal_mode = WAL")
+        made.execute("CREATE TABLE said (text)")
+        made.execute("INSERT INTO said VALUES ('My dog is Rex.')")
+        made.commit()
+    done = subprocess.run(
+        [sys.executable, "-c", NO_ROOM, str(whole), str(copy)], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (0, room.NO_ROOM_TO_OPEN + "\n"), done.stderr
+    with contextlib.closing(sqlite3.connect(copy)) as read:
+        assert read.execute("SELECT text FROM said").fetchall() == [("My dog is Rex.",)]
+        assert read.execute("PRAGMA journal_mode").fetchone() == ("delete",)
 
 
 def test_an_export_that_is_under_way_is_not_swept(home: Home, tmp_path: Path) -> None:

@@ -184,6 +184,7 @@ def _backup(path: Path, copy: Path) -> None:
             with contextlib.suppress(FileNotFoundError):
                 shutil.copyfile(f"{path}{suffix}", f"{copy}{suffix}")
     with contextlib.closing(sqlite3.connect(copy)) as to:
+        to.execute("PRAGMA locking_mode = EXCLUSIVE").fetchone()  # nobody else has it: no such file is needed
         to.execute("PRAGMA journal_mode = DELETE").fetchone()
 
 

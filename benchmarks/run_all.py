@@ -132,7 +132,11 @@ def main() -> None:
         bench = next((bench for bench in BENCHES if bench.name == given.take[0]), None)
         if bench is None:
             parser.error(f"there is no benchmark {given.take[0]!r}: {', '.join(names)}")
-        keep(bench, [json.loads(Path(given.take[1]).read_text("utf-8"))], kept, given.take[2])
+        try:
+            printed = json.loads(Path(given.take[1]).read_text("utf-8"))
+        except (OSError, ValueError) as error:
+            parser.error(f"{given.take[1]} is not what a benchmark printed with --json: {error}")
+        keep(bench, [printed], kept, given.take[2])
     else:
         possible = []
         for bench in chosen:
